@@ -1,0 +1,27 @@
+// One pool of threads for the process. Why our own and not OpenMP: docs/architecture.md, "Threads".
+#pragma once
+#include <type_traits>
+
+namespace oplus {
+
+int threads();            // workers that take part, the caller included
+void set_threads(int n);  // 0: as many as the process may use
+
+namespace detail {
+void parallel(int tasks, void (*body)(void* context, int task), void* context);
+}
+
+// f(i) for i in [0, tasks), on the pool and the caller; returns when all are done. Runs inline when there is one task, when
+// called from inside another parallel_for, or when another thread holds the pool. Which thread runs which task is not
+// fixed, so a result may only depend on i.
+template <typename F>
+static inline void parallel_for(int tasks, F&& f) {
+  using Function = std::remove_reference_t<F>;
+  if (tasks <= 1) {
+    for (int i = 0; i < tasks; ++i) f(i);
+    return;
+  }
+  detail::parallel(tasks, [](void* context, int task) { (*static_cast<Function*>(context))(task); }, const_cast<std::remove_const_t<Function>*>(&f));
+}
+
+}  // namespace oplus

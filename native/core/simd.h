@@ -1,0 +1,108 @@
+// Vectors of floats as wide as the target has them, in GCC's and Clang's vector extensions: one source for three
+// instruction sets. `OPLUS_TARGET` (base, avx2, avx512) is set by the build and names the namespace.
+//
+// Everything here is `static inline`: a function compiled for AVX-512 must never be the one copy that the linker keeps.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace oplus::OPLUS_TARGET {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * 4), aligned(4)));     // unaligned loads and stores
+typedef int32_t VecInt __attribute__((vector_size(kLanes * 4), aligned(4)));
+
+#define OPLUS_INLINE static inline __attribute__((always_inline))
+
+OPLUS_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+OPLUS_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+OPLUS_INLINE Vec splat(float x) { return x - Vec{}; }
+OPLUS_INLINE Vec select(VecInt mask, Vec a, Vec b) { return mask ? a : b; }
+OPLUS_INLINE Vec vmax(Vec a, Vec b) { return a > b ? a : b; }
+OPLUS_INLINE Vec vmin(Vec a, Vec b) { return a < b ? a : b; }
+
+// The first n lanes (0 ≤ n ≤ kLanes); the others are `rest`.
+OPLUS_INLINE Vec load_part(const float* p, int64_t n, float rest = 0) {
+  float lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = rest;
+  for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
+  return load(lanes);
+}
+OPLUS_INLINE void store_part(float* p, Vec v, int64_t n) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+OPLUS_INLINE float sum(Vec v) {  // always the same tree, so always the same bits
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int n = kLanes / 2; n; n /= 2)
+    for (int i = 0; i < n; ++i) lanes[i] += lanes[i + n];
+  return lanes[0];
+}
+OPLUS_INLINE float max(Vec v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  float m = lanes[0];
+  for (int i = 1; i < kLanes; ++i) m = lanes[i] > m ? lanes[i] : m;
+  return m;
+}
+
+// Past the caches: for results larger than they are, so that a line need not be read before it is overwritten.
+// p must be aligned to a vector; finish with stream_fence.
+OPLUS_INLINE void stream(float* p, Vec v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)v);
+#elif defined(__SSE2__)
+  _mm_stream_ps(p, (__m128)v);
+#else
+  store(p, v);
+#endif
+}
+OPLUS_INLINE void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// e^x, relative error below 2 units in the last place; 0 below −87.3 (subnormal results are flushed), +∞ above 88.72,
+// NaN stays NaN. x = n·ln 2 + r, |r| ≤ ln 2 / 2, polynomial of degree 7 for e^r (Cephes' coefficients).
+OPLUS_INLINE Vec exp(Vec x) {
+  const Vec low = splat(-87.33654f), high = splat(88.72284f);
+  const Vec clamped = vmin(vmax(x, low), high);
+  const Vec shifter = splat(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
+  const Vec n = (clamped * 1.44269504088896341f + shifter) - shifter;
+  Vec r = clamped - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  // 2^n in two halves, so that n = 128 does not overflow before the product does
+  const VecInt whole = __builtin_convertvector(n, VecInt);
+  const VecInt half = whole >> 1;
+  const VecInt scale1 = (half + 127) << 23, scale2 = (whole - half + 127) << 23;
+  Vec y = p * (Vec)scale1 * (Vec)scale2;
+  y = select(x < low, Vec{}, y);
+  y = select(x > high, splat(__builtin_inff()), y);
+  return select(x != x, x, y);
+}
+
+}  // namespace oplus::OPLUS_TARGET

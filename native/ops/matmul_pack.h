@@ -1,0 +1,166 @@
+// What the matrix products keep in memory while they run: packed panels, and the buffers of each thread that hold them.
+//
+// A panel is kWidth lines of op(A) or op(B) side by side: out[k · kWidth + r] = line r at k. Lines are rows of op(A) and
+// columns of op(B), so both operands, transposed or not, are packed by one function in one of two ways: lines that lie
+// along k in memory go through a transpose in registers, lines that lie across k are copied.
+#pragma once
+#include <stdlib.h>
+
+#include "../core/op.h"
+#include "../core/simd.h"
+
+namespace oplus::OPLUS_TARGET {
+
+// Kept for the thread's life: freeing after each call would cost an munmap and a TLB shootdown each time.
+struct Scratch {
+  float* data = nullptr;
+  int64_t count = 0;
+  ~Scratch() { free(data); }
+};
+
+// Null when there is no memory. A task of the pool has to pass that on by a flag: nothing would catch what it throws.
+static inline float* reserve(Scratch& scratch, int64_t count) {
+  if (count <= scratch.count) return scratch.data;
+  free(scratch.data);
+  scratch.count = 0;
+  const int64_t rounded = (count + 1023) / 1024 * 1024;
+  scratch.data = static_cast<float*>(aligned_alloc(64, static_cast<size_t>(rounded) * sizeof(float)));
+  if (scratch.data) scratch.count = rounded;
+  return scratch.data;
+}
+
+[[noreturn]] static inline void no_memory() { fail(OPLUS_OUT_OF_MEMORY, "out of memory for the panels of a matrix product"); }
+
+// ---- parts of vectors ------------------------------------------------------------------------
+
+OPLUS_INLINE VecInt first_lanes(int64_t n) {  // all bits set in the first n lanes
+  VecInt lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < static_cast<int32_t>(n < kLanes ? n : kLanes);
+}
+// The first n floats and zeros after them; memory past them is not touched. n may be above kLanes.
+OPLUS_INLINE Vec load_first(const float* p, int64_t n) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>(n < kLanes ? (1u << n) - 1 : 0xffffu), p);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_maskload_ps(p, (__m256i)first_lanes(n));
+#else
+  return load_part(p, n < kLanes ? n : kLanes);
+#endif
+}
+OPLUS_INLINE void store_first(float* p, Vec v, int64_t n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>(n < kLanes ? (1u << n) - 1 : 0xffffu), (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, (__m256i)first_lanes(n), (__m256)v);
+#else
+  store_part(p, v, n < kLanes ? n : kLanes);
+#endif
+}
+
+// ---- shuffles --------------------------------------------------------------------------------
+
+// Blocks of kBlock lanes: [a's even blocks and b's even blocks, alternating], and the same of the odd blocks.
+template <int kBlock, int... I>
+OPLUS_INLINE Vec even_blocks(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / kBlock % 2 ? kLanes + I - kBlock : I)...);
+}
+template <int kBlock, int... I>
+OPLUS_INLINE Vec odd_blocks(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / kBlock % 2 ? kLanes + I : I + kBlock)...);
+}
+using Lanes = std::make_integer_sequence<int, kLanes>;
+
+// Within each quarter of four lanes: {a0 b0 a1 b1} and {a2 b2 a3 b3}, one instruction each.
+template <int... I>
+OPLUS_INLINE Vec zip_low(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 4 / 2 + I % 2 * kLanes)...);
+}
+template <int... I>
+OPLUS_INLINE Vec zip_high(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 4 / 2 + 2 + I % 2 * kLanes)...);
+}
+
+template <int kBlock>
+OPLUS_INLINE void swap_blocks(Vec* v) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i)
+    if (i / kBlock % 2 == 0) {
+      const Vec a = v[i], b = v[i + kBlock];
+      v[i] = even_blocks<kBlock>(a, b, Lanes{});
+      v[i + kBlock] = odd_blocks<kBlock>(a, b, Lanes{});
+    }
+}
+
+// v[i][j] ↔ v[j][i]: 4 × 4 within quarters, then whole quarters.
+OPLUS_INLINE void transpose(Vec* v) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes; i += 4) {
+    const Vec a = zip_low(v[i], v[i + 2], Lanes{}), b = zip_high(v[i], v[i + 2], Lanes{});
+    const Vec c = zip_low(v[i + 1], v[i + 3], Lanes{}), d = zip_high(v[i + 1], v[i + 3], Lanes{});
+    v[i] = zip_low(a, c, Lanes{});
+    v[i + 1] = zip_high(a, c, Lanes{});
+    v[i + 2] = zip_low(b, d, Lanes{});
+    v[i + 3] = zip_high(b, d, Lanes{});
+  }
+  if constexpr (kLanes >= 8) swap_blocks<4>(v);
+  if constexpr (kLanes >= 16) swap_blocks<8>(v);
+}
+
+// ---- panels ----------------------------------------------------------------------------------
+
+// A matrix as it lies in memory, seen as lines: element k of line r is data[r · stride + k] if `along`, else
+// data[k · stride + r].
+struct Lines {
+  const float* data;
+  int64_t stride;
+  bool along;
+  const float* at(int64_t line, int64_t k) const { return along ? data + line * stride + k : data + k * stride + line; }
+};
+
+// kLanes lines (kRows of them read, `rows` of them there) × depth.
+template <int kWidth, int kRows>
+OPLUS_INLINE void pack_along(const float* from, int64_t stride, int64_t rows, int64_t depth, float* out) {
+  Vec v[kLanes];
+  int64_t k = 0;
+  if (rows >= kRows) {
+    for (; k + kLanes <= depth; k += kLanes, from += kLanes) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) v[r] = r < kRows ? load(from + r * stride) : Vec{};
+      transpose(v);
+#pragma GCC unroll 16
+      for (int j = 0; j < kLanes; ++j) store(out + (k + j) * kWidth, v[j]);
+    }
+  }
+  for (; k < depth; k += kLanes, from += kLanes) {
+    const int64_t left = depth - k < kLanes ? depth - k : kLanes;
+#pragma GCC unroll 16
+    for (int r = 0; r < kLanes; ++r) v[r] = r < kRows && r < rows ? load_first(from + r * stride, left) : Vec{};
+    transpose(v);
+#pragma GCC unroll 16
+    for (int j = 0; j < kLanes; ++j)
+      if (j < left) store(out + (k + j) * kWidth, v[j]);
+  }
+}
+
+// One panel of kWidth lines from (line, k) on; lines at or past `count` are zeros. Where kWidth is not a whole number of
+// vectors, a store also writes what the next store overwrites: panels are packed upwards, and the last one needs kLanes
+// floats of room after it.
+template <int kWidth>
+static inline void pack(const Lines& lines, int64_t line, int64_t count, int64_t k, int64_t depth, float* out) {
+  static_assert(kWidth <= kLanes || kWidth % kLanes == 0);
+  const float* from = lines.at(line, k);
+  const int64_t rows = count - line;
+  if (lines.along) {
+    for (int g = 0; g < kWidth; g += kLanes)
+      pack_along<kWidth, (kWidth < kLanes ? kWidth : kLanes)>(from + g * lines.stride, lines.stride, rows - g, depth, out + g);
+  } else if (rows >= (kWidth + kLanes - 1) / kLanes * kLanes) {
+    for (int64_t i = 0; i < depth; ++i, from += lines.stride, out += kWidth)
+      for (int g = 0; g < kWidth; g += kLanes) store(out + g, load(from + g));
+  } else {
+    for (int64_t i = 0; i < depth; ++i, from += lines.stride, out += kWidth)
+      for (int g = 0; g < kWidth; g += kLanes) store(out + g, rows > g ? load_first(from + g, rows - g) : Vec{});
+  }
+}
+
+}  // namespace oplus::OPLUS_TARGET

@@ -1,0 +1,140 @@
+// C = op(A) · op(B) + bias: which of the three loops of matmul_kernel.h runs, in which pieces, on how many threads.
+#pragma once
+#include "../core/pool.h"
+#include "matmul_kernel.h"
+
+namespace oplus::OPLUS_TARGET {
+
+// ---- constants, with their reasons ----------------------------------------------------------
+
+// A panel of B (kDepth × kTileColumns) stays in the nearest cache while panels of A pass by; a block of A (kBlockRows ×
+// kDepth) stays in the second cache while panels of B pass by.
+constexpr int64_t kDepth = 512;
+constexpr int64_t kBlockPanels = 192 / kTileRows;
+// Columns of B packed at a time: 8 MB of panels at most.
+constexpr int64_t kSpan = 4096;
+// A task of the pool is worth waking a thread for from about 20 µs of work on: so many multiply-adds where the operands
+// are used again and again, so many floats where each is read once.
+constexpr int64_t kTaskWork = 1 << 20, kTaskFloats = 1 << 17;
+// Packing pays from so many rows on.
+constexpr int64_t kDotRows = 16, kStreamRows = 8;
+
+static constinit thread_local Scratch panels_a, panels_b, rows_a;
+
+OPLUS_INLINE int64_t pieces(int64_t whole, int64_t piece) { return (whole + piece - 1) / piece; }
+OPLUS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+OPLUS_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// f(first, end) over [0, n) cut at multiples of `grain` into as many parts as the work deserves
+template <typename F>
+static inline void split(int64_t n, int64_t grain, int64_t deserved, F&& f) {
+  const int64_t all = pieces(n, grain);
+  int64_t parts = deserved < 2 ? 1 : least(all, least(deserved, 4 * threads()));
+  if (parts <= 1) {
+    f(int64_t{0}, n);
+    return;
+  }
+  const int64_t each = pieces(all, parts) * grain;
+  parts = pieces(n, each);
+  parallel_for(static_cast<int>(parts), [&](int t) { f(t * each, least((t + 1) * each, n)); });
+}
+
+// ---- packed --------------------------------------------------------------------------------
+
+struct Product {
+  Lines a, b;  // rows of op(A), columns of op(B)
+  const float* bias;
+  float* y;
+  int64_t M, N, K;
+};
+
+// Rows of A in blocks × panels of B in runs; each task packs its block of A into buffers of the thread it runs on.
+static inline void product_tiles(const Product& p, const float* packed_b, int64_t column, int64_t columns, int64_t k, int64_t depth, bool parallel) {
+  const int64_t row_panels = pieces(p.M, kTileRows), column_panels = pieces(columns, kTileColumns);
+  const int64_t want = parallel ? 4 * threads() : 1;
+  const int64_t block = most(1, least(kBlockPanels, most(8, pieces(row_panels, want))));
+  const int64_t blocks = pieces(row_panels, block);
+  const int64_t run = blocks >= want ? column_panels : most(8, pieces(column_panels, pieces(want, blocks)));
+  const int64_t runs = pieces(column_panels, run);
+  int failed = 0;
+  const auto task = [&](int t) {
+    const int64_t i0 = t / runs * block, i1 = least(i0 + block, row_panels);
+    const int64_t j0 = t % runs * run, j1 = least(j0 + run, column_panels);
+    float* packed_a = reserve(panels_a, kBlockPanels * kTileRows * kDepth + kLanes);
+    if (!packed_a) {
+      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      return;
+    }
+    for (int64_t i = i0; i < i1; ++i) pack<kTileRows>(p.a, i * kTileRows, p.M, k, depth, packed_a + (i - i0) * kTileRows * depth);
+    for (int64_t j = j0; j < j1; ++j) {
+      const int64_t first = column + j * kTileColumns;
+      for (int64_t i = i0; i < i1; ++i)
+        tile(depth, packed_a + (i - i0) * kTileRows * depth, packed_b + j * kTileColumns * depth, p.bias ? p.bias + first : nullptr,
+             k > 0, p.y + i * kTileRows * p.N + first, p.N, p.M - i * kTileRows, p.N - first);
+    }
+  };
+  if (parallel) parallel_for(static_cast<int>(blocks * runs), task);
+  else
+    for (int t = 0; t < blocks * runs; ++t) task(t);
+  if (failed) no_memory();
+}
+
+static inline void product_packed(const Product& p) {
+  const int64_t deserved = p.M * p.N * p.K / kTaskWork;
+  const int64_t depth_most = pieces(pieces(p.K, pieces(p.K, kDepth)), 8) * 8;
+  float* packed_b = reserve(panels_b, pieces(least(p.N, kSpan), kTileColumns) * kTileColumns * least(depth_most, p.K));
+  if (!packed_b) no_memory();
+  for (int64_t column = 0; column < p.N; column += kSpan) {
+    const int64_t columns = least(kSpan, p.N - column);
+    for (int64_t k = 0; k < p.K; k += depth_most) {
+      const int64_t depth = least(depth_most, p.K - k);
+      split(columns, 8 * kTileColumns, deserved, [&](int64_t first, int64_t end) {
+        for (int64_t j = first; j < end; j += kTileColumns) pack<kTileColumns>(p.b, column + j, p.N, k, depth, packed_b + j * depth);
+      });
+      product_tiles(p, packed_b, column, columns, k, depth, deserved > 1);
+    }
+  }
+}
+
+// ---- few rows ------------------------------------------------------------------------------
+
+static inline void product_dots(const Dots& d, int64_t N) {
+  split(N, 8, least(most(N * d.K / kTaskFloats, d.M * N * d.K / kTaskWork), N), [&](int64_t j0, int64_t j1) { dots(d, j0, j1); });
+}
+
+// Row `r` of the result at [r, stride) ← line `r` along k, for operands that lie the other way.
+static inline const float* lines_along(const Lines& lines, int64_t count, int64_t K) {
+  if (lines.along) return lines.data;
+  float* rows = reserve(rows_a, count * K);
+  if (!rows) no_memory();
+  for (int64_t k = 0; k < K; ++k)
+    for (int64_t r = 0; r < count; ++r) rows[r * K + k] = lines.data[k * lines.stride + r];
+  return rows;
+}
+
+static inline void product_stream(const Product& p) {
+  const float* a = lines_along(p.a, p.M, p.K);
+  const int64_t deserved = most(p.N * p.K / kTaskFloats, p.M * p.N * p.K / kTaskWork);
+  split(p.N, 8 * kLanes, deserved, [&](int64_t j0, int64_t j1) {
+    stream_product(a, p.K, p.b.data + j0, p.b.stride, p.y + j0, p.N, p.M, p.K, j1 - j0);
+  });
+}
+
+// y[M, N] = op(A) · op(B) + bias[N]
+static inline void product(const Product& p) {
+  if (p.M <= 0 || p.N <= 0) return;
+  if (p.K <= 0) {
+    for (int64_t i = 0; i < p.M; ++i)
+      for (int64_t j = 0; j < p.N; ++j) p.y[i * p.N + j] = p.bias ? p.bias[j] : 0.0f;
+  } else if (p.b.along && p.M <= kDotRows && p.M <= p.N) {
+    product_dots({lines_along(p.a, p.M, p.K), p.b.data, nullptr, p.bias, p.y, p.M, p.K, p.K, p.K, p.N, 1}, p.N);
+  } else if (p.a.along && p.N <= kDotRows) {
+    product_dots({lines_along(p.b, p.N, p.K), p.a.data, p.bias, nullptr, p.y, p.N, p.K, p.K, p.K, 1, p.N}, p.M);
+  } else if (!p.b.along && p.M <= kStreamRows && !p.bias) {
+    product_stream(p);
+  } else {
+    product_packed(p);
+  }
+}
+
+}  // namespace oplus::OPLUS_TARGET
