@@ -105,4 +105,29 @@ OPLUS_INLINE Vec exp(Vec x) {
   return select(x != x, x, y);
 }
 
+// ln x for normal x > 0, relative error below 2 units in the last place (Cephes' coefficients); −∞ for 0 and below.
+OPLUS_INLINE Vec log(Vec x) {
+  const VecInt bits = (VecInt)x;
+  VecInt exponent = (bits >> 23) - 126;
+  Vec f = (Vec)((bits & 0x007fffff) | 0x3f000000);  // in [1/2, 1)
+  const VecInt low = f < 0.707106781186547524f;
+  exponent = exponent + low;  // a true lane is −1
+  f = f + select(low, f, Vec{}) - 1.0f;
+  const Vec z = f * f;
+  Vec y = splat(7.0376836292e-2f);
+  y = y * f - 1.1514610310e-1f;
+  y = y * f + 1.1676998740e-1f;
+  y = y * f - 1.2420140846e-1f;
+  y = y * f + 1.4249322787e-1f;
+  y = y * f - 1.6668057665e-1f;
+  y = y * f + 2.0000714765e-1f;
+  y = y * f - 2.4999993993e-1f;
+  y = y * f + 3.3333331174e-1f;
+  y = y * f * z;
+  const Vec n = __builtin_convertvector(exponent, Vec);
+  y = y + n * -2.12194440e-4f - 0.5f * z;
+  y = f + y + n * 0.693359375f;
+  return select(x > 0.0f, select(x != x, x, y), splat(-__builtin_inff()));
+}
+
 }  // namespace oplus::OPLUS_TARGET

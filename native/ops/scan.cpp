@@ -1,0 +1,242 @@
+// Attention of a fixed query over every prefix, on the CPU (algorithms A.1): one walk over time for each head.
+//
+// The walk keeps o = w / u instead of w: o ← c1·o + c2·v with c1 = u·e^(m−m')/u', c2 = e^(s−m')/u'. It is the same prefix,
+// and the state of a head is then also its output. The factors of a chunk of tokens are worked out first, one lane a head;
+// then a few tokens at a time go through the columns with o in registers, in the order in which they lie in memory.
+//
+// Heads are independent, so threads share out batches and heads, and the result does not depend on how many there are.
+// Where there are fewer heads than threads, time is cut: totals of each piece, ⊕ over the pieces, then the walk again.
+#include "scan.h"
+
+#include "core/op.h"
+#include "core/pool.h"
+#include "core/simd.h"
+
+namespace oplus::OPLUS_TARGET {
+namespace {
+
+constexpr int kChunk = 32;   // tokens whose factors are worked out together
+constexpr int kRun = 8;      // tokens that stay in registers together: rows of 2 KB, so 16 KB of v are in flight
+constexpr int kMaxColumns = 8;  // vectors of o in registers; four more are needed for factors and v
+constexpr int64_t kSmall = 1 << 15;            // elements below which a second thread costs more than it brings
+constexpr int64_t kBeyondCaches = 8 << 20;     // elements of o from which stores go past the caches
+
+struct Sizes {
+  int64_t B, T, H, G, D;
+  bool reverse;
+};
+
+// One batch and heads [h0, h1) of it, tokens [t0, t1) in walking order of the `length` that take part.
+struct Span {
+  int64_t b, h0, h1, t0, t1, length;
+};
+
+// What a head carries along: m, u and o = w / u.
+struct State {
+  float* m;  // [H]
+  float* u;  // [H]
+  float* o;  // [H, D]
+};
+
+// Columns [0, V · kLanes) of one head over n tokens. factors: (c1, c2) a token. Steps are in floats, and may be negative.
+template <int V, bool kStore, bool kPastCaches>
+OPLUS_INLINE void walk(const float* factors, const float* v, int64_t v_step, float* o, int64_t o_step, int n, float* state) {
+  Vec r[V];
+#pragma GCC unroll 8
+  for (int j = 0; j < V; ++j) r[j] = load(state + j * kLanes);
+  for (int i = 0; i < n; ++i, v += v_step, o += o_step) {
+    const float c1 = factors[2 * i], c2 = factors[2 * i + 1];
+    if (c2 != 0.f) {
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) r[j] = c1 * r[j] + c2 * load(v + j * kLanes);
+    } else {  // v of a token that takes no part is not looked at: it may be anything
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) r[j] = c1 * r[j];
+    }
+    if (kStore) {
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) kPastCaches ? stream(o + j * kLanes, r[j]) : store(o + j * kLanes, r[j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < V; ++j) store(state + j * kLanes, r[j]);
+}
+
+void walk_tail(const float* factors, const float* v, int64_t v_step, float* o, int64_t o_step, int n, float* state, int64_t columns) {
+  for (int i = 0; i < n; ++i, v += v_step) {
+    const float c1 = factors[2 * i], c2 = factors[2 * i + 1];
+    for (int64_t d = 0; d < columns; ++d) state[d] = c2 != 0.f ? c1 * state[d] + c2 * v[d] : c1 * state[d];
+    if (o) {
+      for (int64_t d = 0; d < columns; ++d) o[d] = state[d];
+      o += o_step;
+    }
+  }
+}
+
+template <bool kStore, bool kPastCaches>
+void walk_head(const float* factors, const float* v, int64_t v_step, float* o, int64_t o_step, int n, float* state, int64_t D) {
+  int64_t d = 0;
+  for (; d + kMaxColumns * kLanes <= D; d += kMaxColumns * kLanes)
+    walk<kMaxColumns, kStore, kPastCaches>(factors, v + d, v_step, o + d, o_step, n, state + d);
+  if (d + 4 * kLanes <= D) walk<4, kStore, kPastCaches>(factors, v + d, v_step, o + d, o_step, n, state + d), d += 4 * kLanes;
+  if (d + 2 * kLanes <= D) walk<2, kStore, kPastCaches>(factors, v + d, v_step, o + d, o_step, n, state + d), d += 2 * kLanes;
+  if (d + kLanes <= D) walk<1, kStore, kPastCaches>(factors, v + d, v_step, o + d, o_step, n, state + d), d += kLanes;
+  if (d < D) walk_tail(factors, v + d, v_step, kStore ? o + d : nullptr, o_step, n, state + d, D - d);
+}
+
+// The factors of n tokens for `heads` ≤ kLanes heads: one lane a head. Moves m and u on.
+void find_factors(const float* s, int64_t s_step, float* L, int64_t heads, int n, float* m_state, float* u_state, float* factors) {
+  Vec m = load_part(m_state, heads, kNoScore), u = load_part(u_state, heads);
+  for (int i = 0; i < n; ++i, s += s_step) {
+    const Vec score = heads == kLanes ? load(s) : load_part(s, heads, kNoScore);
+    const Vec next = score > m ? score : select(score != score, score, m);  // NaN must not be lost
+    const VecInt empty = next == kNoScore;                                  // ⊕'s hard case, see join
+    const Vec left = select(empty, Vec{}, exp(m - next)), right = select(empty, Vec{}, exp(score - next));
+    const Vec kept = left * u;
+    u = kept + right;
+    m = next;
+    const Vec inverse = select(u == 0.f, Vec{}, 1.0f / u);
+    float c1[kLanes], c2[kLanes];
+    store(c1, kept * inverse);
+    store(c2, right * inverse);
+    for (int64_t h = 0; h < heads; ++h) factors[(h * kChunk + i) * 2] = c1[h], factors[(h * kChunk + i) * 2 + 1] = c2[h];
+    if (L) {
+      store_part(L, m + log(u), heads);
+      L += s_step;
+    }
+  }
+  store_part(m_state, m, heads);
+  store_part(u_state, u, heads);
+}
+
+template <bool kStore, bool kPastCaches>
+void scan_span(const Sizes& z, const Span& span, const float* s, const float* v, float* o, float* L, const State& state) {
+  float factors[kLanes * kChunk * 2];
+  const int64_t sign = z.reverse ? -1 : 1, per_group = z.H / z.G;
+  for (int64_t t = span.t0; t < span.t1; t += kChunk) {
+    const int n = static_cast<int>(span.t1 - t < kChunk ? span.t1 - t : kChunk);
+    const int64_t row = span.b * z.T + (z.reverse ? span.length - 1 - t : t);  // where token t lies
+    for (int64_t h0 = span.h0; h0 < span.h1; h0 += kLanes) {
+      const int64_t heads = span.h1 - h0 < kLanes ? span.h1 - h0 : kLanes;
+      find_factors(s + row * z.H + h0, sign * z.H, L ? L + row * z.H + h0 : nullptr, heads, n, state.m + h0, state.u + h0, factors);
+      for (int i = 0; i < n; i += kRun)
+        for (int64_t h = h0; h < h0 + heads; ++h)
+          walk_head<kStore, kPastCaches>(factors + ((h - h0) * kChunk + i) * 2, v + ((row + sign * i) * z.G + h / per_group) * z.D,
+                                         sign * z.G * z.D, kStore ? o + ((row + sign * i) * z.H + h) * z.D : nullptr, sign * z.H * z.D,
+                                         n - i < kRun ? n - i : kRun, state.o + h * z.D, z.D);
+    }
+  }
+}
+
+void run_span(const Sizes& z, const Span& span, const float* s, const float* v, float* o, float* L, const State& state) {
+  const bool past_caches = o && z.B * z.T * z.H * z.D >= kBeyondCaches && z.D % kLanes == 0 && reinterpret_cast<uintptr_t>(o) % (kLanes * 4) == 0;
+  if (!o) scan_span<false, false>(z, span, s, v, o, L, state);
+  else if (past_caches) scan_span<true, true>(z, span, s, v, o, L, state), stream_fence();
+  else scan_span<true, false>(z, span, s, v, o, L, state);
+}
+
+// Tokens past the length take no part: their outputs are 0 and their prefixes are marked empty.
+void clear_padding(const Sizes& z, const Span& span, float* o, float* L) {
+  for (int64_t t = span.length; t < z.T; ++t)
+    for (int64_t h = span.h0; h < span.h1; ++h) {
+      const int64_t at = (span.b * z.T + t) * z.H + h;
+      if (L) L[at] = kNoScore;
+      for (int64_t d = 0; o && d < z.D; ++d) o[at * z.D + d] = 0.f;
+    }
+}
+
+// state ← state ⊕ total; `total` becomes what the state was, which is where the piece that it belongs to starts from.
+void carry(const Sizes& z, const State& state, const State& total) {
+  for (int64_t h = 0; h < z.H; ++h) {
+    const Prefix before{state.m[h], state.u[h]}, piece{total.m[h], total.u[h]};
+    const Join j = join(before.m, piece.m);
+    const Prefix both = join(before, piece);
+    const float inverse = both.u > 0.f ? 1.f / both.u : 0.f, c1 = before.u * j.left * inverse, c2 = piece.u * j.right * inverse;
+    for (int64_t d = h * z.D; d < (h + 1) * z.D; ++d) {
+      const float o = state.o[d];
+      state.o[d] = c1 * o + c2 * total.o[d];
+      total.o[d] = o;
+    }
+    state.m[h] = both.m, state.u[h] = both.u;
+    total.m[h] = before.m, total.u[h] = before.u;
+  }
+}
+
+// Few heads, long time: pieces of time side by side. `scratch` holds a state for each piece.
+void scan_pieces(const Sizes& z, int64_t b, int64_t length, int pieces, const float* s, const float* v, float* o, float* L,
+                 const State& state, float* scratch) {
+  const int64_t each = (length + pieces - 1) / pieces, size = z.H * (z.D + 2);
+  const auto piece_state = [&](int i) { return State{scratch + i * size, scratch + i * size + z.H, scratch + i * size + 2 * z.H}; };
+  const auto piece = [&](int i) {
+    const int64_t t0 = i * each < length ? i * each : length;
+    return Span{b, 0, z.H, t0, t0 + each < length ? t0 + each : length, length};
+  };
+  parallel_for(pieces, [&](int i) {
+    const State total = piece_state(i);
+    for (int64_t h = 0; h < z.H; ++h) total.m[h] = kNoScore, total.u[h] = 0.f;
+    for (int64_t d = 0; d < z.H * z.D; ++d) total.o[d] = 0.f;
+    run_span(z, piece(i), s, v, nullptr, nullptr, total);
+  });
+  for (int i = 0; i < pieces; ++i) carry(z, state, piece_state(i));
+  parallel_for(pieces, [&](int i) { run_span(z, piece(i), s, v, o, L, piece_state(i)); });
+}
+
+}  // namespace
+
+void scan(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0, MaybeIn<int32_t> lengths, MaybeOut<float> o,
+          MaybeOut<float> L, Out<float> m, Out<float> u, Out<float> w, int64_t B, int64_t T, int64_t H, int64_t G, int64_t D, bool reverse) {
+  if (B < 0 || T < 0 || H < 1 || G < 1 || D < 1 || H % G) fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", (long long)H, (long long)G);
+  expect("s", s, B * T * H), expect("v", v, B * T * G * D), expect("lengths", lengths, B);
+  expect("m0", m0, B * H), expect("u0", u0, B * H), expect("w0", w0, B * H * D);
+  expect("o", o, B * T * H * D), expect("L", L, B * T * H), expect("m", m, B * H), expect("u", u, B * H), expect("w", w, B * H * D);
+
+  const Sizes z{B, T, H, G, D, reverse};
+  const auto length_of = [&](int64_t b) { return !lengths ? T : lengths[b] < 0 ? 0 : lengths[b] < T ? lengths[b] : T; };
+  // The state lives in (m, u, w) while it moves, with w holding o = w / u; they may be the memory it came in.
+  const auto begin = [&](int64_t b, int64_t h0, int64_t h1) {
+    for (int64_t h = b * H + h0; h < b * H + h1; ++h) {
+      m[h] = m0 ? m0[h] : kNoScore;
+      u[h] = m0 ? u0[h] : 0.f;
+      const float inverse = u[h] > 0.f ? 1.f / u[h] : 0.f;
+      for (int64_t d = h * D; d < (h + 1) * D; ++d) w[d] = m0 ? w0[d] * inverse : 0.f;
+    }
+  };
+  const auto end = [&](int64_t b, int64_t h0, int64_t h1) {
+    for (int64_t h = b * H + h0; h < b * H + h1; ++h)
+      for (int64_t d = h * D; d < (h + 1) * D; ++d) w[d] *= u[h];
+  };
+  const auto state_of = [&](int64_t b) { return State{m.data + b * H, u.data + b * H, w.data + b * H * D}; };
+  const int team = B * T * H * D < kSmall ? 1 : threads();
+
+  if (team > 1 && B * H < team && T >= 4 * team) {
+    const int64_t size = H * (D + 2);
+    float* scratch = new float[static_cast<size_t>(team * size)];
+    for (int64_t b = 0; b < B; ++b) {
+      begin(b, 0, H);
+      scan_pieces(z, b, length_of(b), team, s.data, v.data, o.data, L.data, state_of(b), scratch);
+      clear_padding(z, {b, 0, H, 0, 0, length_of(b)}, o.data, L.data);
+      end(b, 0, H);
+    }
+    delete[] scratch;
+    return;
+  }
+  // Whole batches where there are enough of them; else heads are shared out too, in equal parts.
+  const int64_t parts = B >= 2 * team || team == 1 ? 1 : (H < team ? H : team), each = (H + parts - 1) / parts;
+  parallel_for(team == 1 ? 1 : static_cast<int>(B * parts), [&](int task) {
+    for (int64_t i = team == 1 ? 0 : task; i < (team == 1 ? B * parts : task + 1); ++i) {
+      const int64_t b = i / parts, h0 = i % parts * each, h1 = h0 + each < H ? h0 + each : H;
+      if (h0 >= h1) continue;
+      const Span span{b, h0, h1, 0, length_of(b), length_of(b)};
+      begin(b, h0, h1);
+      run_span(z, span, s.data, v.data, o.data, L.data, state_of(b));
+      clear_padding(z, span, o.data, L.data);
+      end(b, h0, h1);
+    }
+  });
+}
+
+static constexpr oplus_op list[] = {op<scan>("scan")};
+extern constinit const Ops scan_ops;
+constinit const Ops scan_ops(list);
+
+}  // namespace oplus::OPLUS_TARGET
