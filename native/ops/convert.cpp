@@ -1,0 +1,115 @@
+// f32 to 16-bit storage and back: IEEE half and bfloat16, rounded to nearest even. NaN stays NaN (made quiet, sign and the
+// payload's upper bits kept), whichever path runs.
+#include "core/op.h"
+#include "core/partition.h"
+#include "core/simd.h"
+
+namespace oplus::OPLUS_TARGET {
+namespace {
+
+enum Kind { kHalf = 0, kBfloat = 1 };
+
+OPLUS_INLINE uint32_t bits_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+OPLUS_INLINE float float_of(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+OPLUS_INLINE uint16_t to_bfloat(float x) {
+  const uint32_t bits = bits_of(x);
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const uint32_t quiet = bits >> 16 | 0x40;
+  return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
+}
+OPLUS_INLINE float from_bfloat(uint16_t x) { return float_of(static_cast<uint32_t>(x) << 16); }
+
+OPLUS_INLINE uint16_t to_half(float x) {
+  const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  // Normal: the exponent's bias goes from 127 to 15, and 13 bits of the significand are rounded away; a carry runs into the
+  // exponent, which is right, as far as infinity.
+  const uint32_t normal = (magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
+  // Below 2^-14: adding 0.5 makes the addition itself round to the subnormal's last place, 2^-24.
+  const uint32_t subnormal = bits_of(float_of(magnitude < 0x38800000 ? magnitude : 0) + 0.5f) - 0x3f000000;
+  const uint32_t nan = 0x7e00 | (magnitude >> 13 & 0x3ff);
+  uint32_t half = magnitude < 0x38800000 ? subnormal : normal;
+  half = magnitude >= 0x477ff000 ? 0x7c00 : half;  // 65,520 and above round to infinity
+  half = magnitude > 0x7f800000 ? nan : half;
+  return static_cast<uint16_t>(sign | half);
+}
+OPLUS_INLINE float from_half(uint16_t x) {
+  const uint32_t sign = (x & 0x8000u) << 16, magnitude = x & 0x7fffu;
+  const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f;
+  const uint32_t normal = (magnitude << 13) + (112u << 23);
+  const uint32_t special = magnitude << 13 | 0x7f800000 | (magnitude > 0x7c00 ? 0x400000u : 0u);
+  const uint32_t bits = magnitude < 0x400 ? bits_of(subnormal) : magnitude >= 0x7c00 ? special : normal;
+  return float_of(sign | bits);
+}
+
+// (Masked forms, because GCC 12 warns about the plain ones: its bug 105593.)
+// The processor's own conversion where it has one, as far as whole vectors go; returns where it stopped.
+OPLUS_INLINE int64_t halves_by_instruction([[maybe_unused]] const float* x, [[maybe_unused]] uint16_t* y, int64_t i, [[maybe_unused]] int64_t end) {
+#if defined(__AVX512F__)
+  for (; i + 16 <= end; i += 16)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + i), _mm512_maskz_cvtps_ph(0xffff, _mm512_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+  for (; i + 8 <= end; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#endif
+  return i;
+}
+OPLUS_INLINE int64_t floats_by_instruction([[maybe_unused]] const uint16_t* x, [[maybe_unused]] float* y, int64_t i, [[maybe_unused]] int64_t end) {
+#if defined(__AVX512F__)
+  for (; i + 16 <= end; i += 16) _mm512_storeu_ps(y + i, _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i))));
+#elif defined(__F16C__)
+  for (; i + 8 <= end; i += 8) _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i))));
+#endif
+  return i;
+}
+
+void expect_kind(int64_t kind) {
+  if (kind != kHalf && kind != kBfloat) fail(OPLUS_BAD_SHAPE, "`kind` is %lld, expected 0 (f16) or 1 (bf16)", static_cast<long long>(kind));
+}
+
+void narrow(In<float> x, Out<uint16_t> y, int64_t kind, int64_t n) {
+  volume(n);
+  expect_kind(kind);
+  expect("x", x, n);
+  expect("y", y, n);
+  for_pieces(n, [&](int64_t i, int64_t end) {
+    const float* __restrict from = x.data;
+    uint16_t* __restrict to = y.data;
+    if (kind == kBfloat) {
+      for (; i < end; ++i) to[i] = to_bfloat(from[i]);
+    } else {
+      for (i = halves_by_instruction(from, to, i, end); i < end; ++i) to[i] = to_half(from[i]);
+    }
+  });
+}
+
+void widen(In<uint16_t> x, Out<float> y, int64_t kind, int64_t n) {
+  volume(n);
+  expect_kind(kind);
+  expect("x", x, n);
+  expect("y", y, n);
+  for_pieces(n, [&](int64_t i, int64_t end) {
+    const uint16_t* __restrict from = x.data;
+    float* __restrict to = y.data;
+    if (kind == kBfloat) {
+      for (; i < end; ++i) to[i] = from_bfloat(from[i]);
+    } else {
+      for (i = floats_by_instruction(from, to, i, end); i < end; ++i) to[i] = from_half(from[i]);
+    }
+  });
+}
+
+}  // namespace
+
+static constexpr oplus_op list[] = {op<narrow>("narrow"), op<widen>("widen")};
+extern constinit const Ops convert_ops(list);
+
+}  // namespace oplus::OPLUS_TARGET
