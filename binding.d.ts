@@ -148,6 +148,8 @@ export interface Runtime {
 	trim(device: string): void;
 	/** Threads that CPU operations use, the calling one included; 0: as many as the process may use. */
 	setThreads(n: int): void;
+	/** The classes of errors to throw, by code. Called once, by lib/binding.ts. */
+	errors(classes: Record<string, new (message: string) => Error>): void;
 	/** What the CPU operations run on. */
 	cpu(): { target: string; threads: number };
 }

@@ -1,0 +1,66 @@
+import { ShapeError } from './errors.js';
+
+/** Anything with a shape. */
+export interface Shaped {
+	readonly shape: readonly number[];
+}
+
+/** The letters of a shape: `Letters<'B T H D'>` is `'B' | 'T' | 'H' | 'D'`. */
+export type Letters<Text extends string> = Text extends `${infer Head} ${infer Tail}`
+	? Letters<Head> | Letters<Tail>
+	: Text extends `${number}`
+		? never
+		: Text;
+
+/** One entry: a tensor and its shape in letters. An entry that is null or undefined is left out (its letters stay free). */
+export type Spec = Readonly<Record<string, readonly [Shaped | null | undefined, string]>>;
+
+/**
+ * Check shapes and name their dimensions: the text in quotes is both the documentation and the test. A letter that stands
+ * twice must have one size, a number must be that size.
+ *
+ * @example
+ * const { B, T, H, D } = dims('scan', { s: [s, 'B T H'], v: [v, 'B T H D'] });
+ * @throws ShapeError `scan: \`v\` has shape [2, 3], expected [B=2 T=3 H=1 D]`
+ */
+export function dims<const S extends Spec>(where: string, spec: S): Record<Letters<S[keyof S][1]>, number> {
+	const sizes: Record<string, number> = {};
+	for (const name in spec) {
+		const [tensor, text] = spec[name]!;
+		if (!tensor) continue;
+		const { shape } = tensor;
+		const letters = lettersOf(text);
+		let fits = shape.length === letters.length;
+		for (let axis = 0; fits && axis < letters.length; axis++) {
+			const letter = letters[axis]!;
+			const size = (sizes[letter] ??= isDigit(letter) ? Number(letter) : shape[axis]!);
+			fits = size === shape[axis];
+		}
+		if (!fits) {
+			const expected = letters.map((letter) => (sizes[letter] === undefined || isDigit(letter) ? letter : `${letter}=${sizes[letter]}`));
+			throw new ShapeError(`${where}: \`${name}\` has shape [${shape.join(', ')}], expected [${expected.join(' ')}]`);
+		}
+	}
+	return sizes as Record<Letters<S[keyof S][1]>, number>;
+}
+
+const split = new Map<string, readonly string[]>();
+
+/** Shapes are written in the source, so there are few: split each once. */
+function lettersOf(text: string): readonly string[] {
+	let letters = split.get(text);
+	if (!letters) split.set(text, (letters = text.split(' ')));
+	return letters;
+}
+
+function isDigit(letter: string): boolean {
+	const code = letter.charCodeAt(0);
+	return code >= 48 && code <= 57;
+}
+
+/** The number of elements of a shape. */
+export function count(shape: readonly number[]): number {
+	let n = 1;
+	for (const size of shape) n *= size;
+	return n;
+}

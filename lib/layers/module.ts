@@ -1,0 +1,88 @@
+import type { DeviceName } from '../device.js';
+import { DisposedError } from '../errors.js';
+import type { Resource } from '../tensor.js';
+import type { Tensor } from '../tensor.js';
+
+/** Something with parameters: a layer, or a model made of layers. */
+export abstract class Module implements Resource {
+	/** Dropout is active. Set by `fit`, cleared after it. */
+	training = false;
+	#disposed = false;
+	readonly #own = new Map<string, Tensor>();
+	readonly #children = new Map<string, Module>();
+
+	/** Parameters by name, those of parts with the part's name and a dot before: as in the saved file. */
+	parameters(): Map<string, Tensor> {
+		const all = new Map(this.#own);
+		for (const [name, child] of this.#children) {
+			for (const [inner, parameter] of child.parameters()) all.set(`${name}.${inner}`, parameter);
+		}
+		return all;
+	}
+
+	/** Numbers in all parameters together. */
+	get parameterCount(): number {
+		let n = 0;
+		for (const parameter of this.parameters().values()) n += parameter.size;
+		return n;
+	}
+
+	get device(): DeviceName {
+		const [first] = this.parameters().values();
+		return first?.device ?? 'cpu';
+	}
+
+	get bytes(): number {
+		let n = 0;
+		for (const parameter of this.parameters().values()) n += parameter.bytes;
+		return n;
+	}
+
+	get disposed(): boolean {
+		return this.#disposed;
+	}
+
+	/** This module and every part of it. */
+	*modules(): Generator<Module> {
+		yield this;
+		for (const child of this.#children.values()) yield* child.modules();
+	}
+
+	/** Turn dropout on or off in every part. */
+	setTraining(on: boolean): void {
+		for (const module of this.modules()) module.training = on;
+	}
+
+	/** Free the parameters, their gradients and those of every part. */
+	dispose(): void {
+		if (this.#disposed) return;
+		this.#disposed = true;
+		for (const parameter of this.#own.values()) {
+			parameter.grad?.dispose();
+			parameter.dispose();
+		}
+		for (const child of this.#children.values()) child.dispose();
+	}
+
+	[Symbol.dispose](): void {
+		this.dispose();
+	}
+
+	/** For subclasses: own a parameter. */
+	protected parameter(name: string, value: Tensor): Tensor {
+		value.requiresGrad = true;
+		value.persistent = true;
+		this.#own.set(name, value);
+		return value;
+	}
+
+	/** For subclasses: own a part. */
+	protected part<M extends Module>(name: string, module: M): M {
+		this.#children.set(name, module);
+		return module;
+	}
+
+	protected check(): void {
+		if (this.#disposed) throw new DisposedError(`${this.constructor.name} has been disposed of`);
+	}
+}
