@@ -60,92 +60,103 @@ OPLUS_INLINE void tile(int64_t depth, const float* a, const float* b, const floa
 
 // ---- dot: few rows, both operands along k -----------------------------------------------------
 
-constexpr int kDots = 8;  // independent sums at once: latency of 4 cycles × 2 fused multiply-adds a cycle
-
 template <int kBlock>
 OPLUS_INLINE void fold(Vec* v) {
 #pragma GCC unroll 8
   for (int i = 0; i < kBlock; ++i) v[i] = even_blocks<kBlock>(v[i], v[i + kBlock], Lanes{}) + odd_blocks<kBlock>(v[i], v[i + kBlock], Lanes{});
 }
-// out[i] = sum of v[i]'s lanes, all eight at once
+// out[i] = sum of v[i]'s lanes, i < kCount, a vector of sums at once; out has room for whole vectors.
+template <int kCount>
 OPLUS_INLINE void sum_lanes(const Vec* v, float* out) {
-  constexpr int kEach = kLanes < kDots ? kLanes : kDots;
-#pragma GCC unroll 2
-  for (int g = 0; g < kDots; g += kEach) {
+#pragma GCC unroll 4
+  for (int g = 0; g < kCount; g += kLanes) {
     Vec t[kLanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) t[i] = v[g + i % kEach];
+    for (int i = 0; i < kLanes; ++i) t[i] = v[g + i < kCount ? g + i : g];
     if constexpr (kLanes >= 16) fold<8>(t);
     if constexpr (kLanes >= 8) fold<4>(t);
     fold<2>(t);
     fold<1>(t);
-    store_first(out + g, t[0], kEach);
+    store(out + g, t[0]);
   }
 }
 
-// out[i · (kDots / kRows) + j] = a row i · b row j; rows at or past the counts repeat the last row that is there.
-template <int kRows>
-OPLUS_INLINE void dot_tile(int64_t depth, const float* a, int64_t a_stride, int64_t a_rows, const float* b, int64_t b_stride,
-                           int64_t b_rows, float* out) {
-  constexpr int kColumns = kDots / kRows;
-  const float *pa[kRows], *pb[kColumns];
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) pa[i] = a + (i < a_rows ? i : a_rows - 1) * a_stride;
-#pragma GCC unroll 8
-  for (int j = 0; j < kColumns; ++j) pb[j] = b + (j < b_rows ? j : b_rows - 1) * b_stride;
-  Vec sums[kDots];
-#pragma GCC unroll 8
-  for (int i = 0; i < kDots; ++i) sums[i] = Vec{};
-  const auto step = [&](auto read) __attribute__((always_inline)) {
-    Vec va[kRows];
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) va[i] = read(pa[i]);
-#pragma GCC unroll 8
-    for (int j = 0; j < kColumns; ++j) {
-      const Vec vb = read(pb[j]);
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) sums[i * kColumns + j] += va[i] * vb;
-    }
-  };
-  int64_t k = 0;
-  for (; k + kLanes <= depth; k += kLanes) step([k](const float* p) __attribute__((always_inline)) { return load(p + k); });
-  if (k < depth) step([k, depth](const float* p) __attribute__((always_inline)) { return load_first(p + k, depth - k); });
-  sum_lanes(sums, out);
-}
-
-// y[i · y_row + j · y_column] = a row i · b row j + bias (of i, of j, or none), i < M, b0 ≤ j < b1. a is the smaller.
+// Dot products of M rows of a with rows of b, both K long: y[i · y_row + j · y_column] = a_i · b_j + bias (of i, of j, or
+// none). a is the operand with few rows.
 struct Dots {
   const float *a, *b, *bias_a, *bias_b;
   float* y;
   int64_t M, K, a_stride, b_stride, y_row, y_column;
 };
 
-template <int kRows>
-OPLUS_INLINE void dot_block(const Dots& d, int64_t i0, int64_t j0, int64_t rows, int64_t columns) {
-  alignas(64) float out[kDots];
-  dot_tile<kRows>(d.K, d.a + i0 * d.a_stride, d.a_stride, rows, d.b + j0 * d.b_stride, d.b_stride, columns, out);
-  constexpr int kColumns = kDots / kRows;
-  for (int64_t i = 0; i < rows && i < kRows; ++i)
-    for (int64_t j = 0; j < columns && j < kColumns; ++j)
-      d.y[(i0 + i) * d.y_row + (j0 + j) * d.y_column] =
-          out[i * kColumns + j] + (d.bias_a ? d.bias_a[i0 + i] : d.bias_b ? d.bias_b[j0 + j] : 0.0f);
+// Rows [i, i + kRows) of a by rows [j, min(j + kColumns, j1)) of b, over [k, k + depth). A row of b that is not there is
+// replaced by the last one that is.
+template <int kRows, int kColumns>
+OPLUS_INLINE void dot_tile(const Dots& d, int64_t i, int64_t j, int64_t j1, int64_t k, int64_t depth) {
+  const int64_t columns = j1 - j < kColumns ? j1 - j : kColumns;
+  const float *a[kRows], *b[kColumns];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) a[r] = d.a + (i + r) * d.a_stride + k;
+#pragma GCC unroll 16
+  for (int c = 0; c < kColumns; ++c) b[c] = d.b + (j + (c < columns ? c : columns - 1)) * d.b_stride + k;
+  Vec sums[kRows * kColumns];
+#pragma GCC unroll 16
+  for (int n = 0; n < kRows * kColumns; ++n) sums[n] = Vec{};
+  const auto step = [&](auto read) __attribute__((always_inline)) {
+    Vec bs[kColumns];
+    if constexpr (kRows > 1) {
+#pragma GCC unroll 16
+      for (int c = 0; c < kColumns; ++c) bs[c] = read(b[c]);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vec ar = read(a[r]);
+#pragma GCC unroll 16
+      for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += ar * (kRows > 1 ? bs[c] : read(b[c]));
+    }
+  };
+  int64_t n = 0;
+  for (; n + kLanes <= depth; n += kLanes) step([n](const float* p) __attribute__((always_inline)) { return load(p + n); });
+  if (n < depth) step([n, depth](const float* p) __attribute__((always_inline)) { return load_first(p + n, depth - n); });
+  alignas(64) float out[(kRows * kColumns + kLanes - 1) / kLanes * kLanes];
+  sum_lanes<kRows * kColumns>(sums, out);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    float* y = d.y + (i + r) * d.y_row + j * d.y_column;
+    for (int64_t c = 0; c < columns; ++c) {
+      const float before = k ? y[c * d.y_column] : d.bias_a ? d.bias_a[i + r] : d.bias_b ? d.bias_b[j + c] : 0.0f;
+      y[c * d.y_column] = before + out[r * kColumns + c];
+    }
+  }
 }
 
+// Rows [j0, j1) of b. Tiles of 12 independent sums (8 for one row) hide the latency of multiply-adds: 4 cycles, 2 a cycle.
 static inline void dots(const Dots& d, int64_t j0, int64_t j1) {
   if (d.M == 1) {
-    for (int64_t j = j0; j < j1; j += 8) dot_block<1>(d, 0, j, 1, j1 - j);
-  } else if (d.M == 2) {
-    for (int64_t j = j0; j < j1; j += 4) dot_block<2>(d, 0, j, 2, j1 - j);
-  } else {
-    for (int64_t j = j0; j < j1; j += 8) {  // eight rows of b stay in the nearest cache while the rows of a pass
-      const int64_t columns = j1 - j < 8 ? j1 - j : 8;
-      int64_t i = 0;
-      for (; i + 2 < d.M; i += 4)
-        for (int64_t n = 0; n < columns; n += 2) dot_block<4>(d, i, j + n, d.M - i, columns - n);
-      if (i + 2 == d.M)
-        for (int64_t n = 0; n < columns; n += 4) dot_block<2>(d, i, j + n, 2, columns - n);
-      else if (i < d.M)
-        dot_block<1>(d, i, j, 1, columns);
+    for (int64_t j = j0; j < j1; j += 8) dot_tile<1, 8>(d, 0, j, j1, 0, d.K);
+    return;
+  }
+  constexpr int64_t kDepth = 512;  // 12 rows of b and 4 of a, so long, fit into the nearest cache
+  for (int64_t first = j0; first < j1; first += 12) {
+    const int64_t end = first + 12 < j1 ? first + 12 : j1;
+    for (int64_t k = 0; k == 0 || k < d.K; k += kDepth) {
+      const int64_t depth = d.K - k < kDepth ? d.K - k : kDepth;
+      for (int64_t i = 0; i < d.M;) {
+        const int64_t left = d.M - i;
+        if (left == 1) {
+          for (int64_t j = first; j < end; j += 8) dot_tile<1, 8>(d, i, j, end, k, depth);
+          i += 1;
+        } else if (left == 2) {
+          for (int64_t j = first; j < end; j += 6) dot_tile<2, 6>(d, i, j, end, k, depth);
+          i += 2;
+        } else if (left % 4 == 0 || left == 7 || left > 10) {
+          for (int64_t j = first; j < end; j += 3) dot_tile<4, 3>(d, i, j, end, k, depth);
+          i += 4;
+        } else {
+          for (int64_t j = first; j < end; j += 4) dot_tile<3, 4>(d, i, j, end, k, depth);
+          i += 3;
+        }
+      }
     }
   }
 }

@@ -118,13 +118,14 @@ struct Lines {
   const float* at(int64_t line, int64_t k) const { return along ? data + line * stride + k : data + k * stride + line; }
 };
 
-// kLanes lines (kRows of them read, `rows` of them there) × depth.
+// Up to kLanes lines (kRows of the panel's width, `rows` of them there) × depth.
 template <int kWidth, int kRows>
 OPLUS_INLINE void pack_along(const float* from, int64_t stride, int64_t rows, int64_t depth, float* out) {
+  constexpr int kSpill = kRows < kLanes;  // each store also writes what the next one overwrites; the last one must not
   Vec v[kLanes];
   int64_t k = 0;
   if (rows >= kRows) {
-    for (; k + kLanes <= depth; k += kLanes, from += kLanes) {
+    for (; k + kLanes + kSpill <= depth; k += kLanes, from += kLanes) {
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r) v[r] = r < kRows ? load(from + r * stride) : Vec{};
       transpose(v);
@@ -139,27 +140,45 @@ OPLUS_INLINE void pack_along(const float* from, int64_t stride, int64_t rows, in
     transpose(v);
 #pragma GCC unroll 16
     for (int j = 0; j < kLanes; ++j)
-      if (j < left) store(out + (k + j) * kWidth, v[j]);
+      if (j < left) store_first(out + (k + j) * kWidth, v[j], kRows);
   }
 }
 
-// One panel of kWidth lines from (line, k) on; lines at or past `count` are zeros. Where kWidth is not a whole number of
-// vectors, a store also writes what the next store overwrites: panels are packed upwards, and the last one needs kLanes
-// floats of room after it.
+// `rows` lines are there × depth, of which `last` says whether the panel ends with them.
 template <int kWidth>
-static inline void pack(const Lines& lines, int64_t line, int64_t count, int64_t k, int64_t depth, float* out) {
-  static_assert(kWidth <= kLanes || kWidth % kLanes == 0);
-  const float* from = lines.at(line, k);
-  const int64_t rows = count - line;
-  if (lines.along) {
+OPLUS_INLINE void pack_across(const float* from, int64_t stride, int64_t rows, int64_t depth, bool last, float* out) {
+  constexpr int kRead = (kWidth + kLanes - 1) / kLanes * kLanes;
+  int64_t k = 0;
+  if (rows >= kRead) {
+    const int64_t whole = depth - (last && kRead > kWidth);
+    for (; k < whole; ++k)
+#pragma GCC unroll 2
+      for (int g = 0; g < kWidth; g += kLanes) store(out + k * kWidth + g, load(from + k * stride + g));
+  }
+  for (; k < depth; ++k)
+#pragma GCC unroll 2
     for (int g = 0; g < kWidth; g += kLanes)
-      pack_along<kWidth, (kWidth < kLanes ? kWidth : kLanes)>(from + g * lines.stride, lines.stride, rows - g, depth, out + g);
-  } else if (rows >= (kWidth + kLanes - 1) / kLanes * kLanes) {
-    for (int64_t i = 0; i < depth; ++i, from += lines.stride, out += kWidth)
-      for (int g = 0; g < kWidth; g += kLanes) store(out + g, load(from + g));
-  } else {
-    for (int64_t i = 0; i < depth; ++i, from += lines.stride, out += kWidth)
-      for (int g = 0; g < kWidth; g += kLanes) store(out + g, rows > g ? load_first(from + g, rows - g) : Vec{});
+      store_first(out + k * kWidth + g, rows > g ? load_first(from + k * stride + g, rows - g) : Vec{}, kWidth - g);
+}
+
+// Panels [first, end) × [k, k + depth) to `out`, one after the other; lines at or past `count` are zeros.
+template <int kWidth>
+static inline void pack(const Lines& lines, int64_t count, int64_t first, int64_t end, int64_t k, int64_t depth, float* out) {
+  static_assert(kWidth <= kLanes || kWidth % kLanes == 0);
+  constexpr int kRows = kWidth < kLanes ? kWidth : kLanes;
+  if (lines.along) {
+    for (int64_t line = first * kWidth; line < end * kWidth; line += kWidth, out += kWidth * depth)
+      for (int g = 0; g < kWidth; g += kLanes)
+        pack_along<kWidth, kRows>(lines.at(line + g, k), lines.stride, count - line - g, depth, out + g);
+    return;
+  }
+  // A few steps of k for all panels, then the next few: whole cache lines and pages are used while they are near.
+  constexpr int64_t kSteps = 16;
+  for (int64_t i = 0; i < depth; i += kSteps) {
+    const int64_t steps = depth - i < kSteps ? depth - i : kSteps;
+    for (int64_t p = first; p < end; ++p)
+      pack_across<kWidth>(lines.at(p * kWidth, k + i), lines.stride, count - p * kWidth, steps, i + steps == depth,
+                          out + ((p - first) * depth + i) * kWidth);
   }
 }
 

@@ -19,7 +19,7 @@ constexpr int64_t kTaskWork = 1 << 20, kTaskFloats = 1 << 17;
 // Packing pays from so many rows on.
 constexpr int64_t kDotRows = 16, kStreamRows = 8;
 
-static constinit thread_local Scratch panels_a, panels_b, rows_a;
+static constinit thread_local Scratch panels_a, panels_b, panels_shared, rows_a;
 
 OPLUS_INLINE int64_t pieces(int64_t whole, int64_t piece) { return (whole + piece - 1) / piece; }
 OPLUS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -48,30 +48,55 @@ struct Product {
   int64_t M, N, K;
 };
 
-// Rows of A in blocks × panels of B in runs; each task packs its block of A into buffers of the thread it runs on.
-static inline void product_tiles(const Product& p, const float* packed_b, int64_t column, int64_t columns, int64_t k, int64_t depth, bool parallel) {
+// Depth of the blocks that K is cut into: equal, a multiple of 8, at most kDepth.
+static inline int64_t block_depth(int64_t K) { return least(K, pieces(pieces(K, pieces(K, kDepth)), 8) * 8); }
+
+// One panel of B against packed row panels [i0, i1) of A.
+static inline void tiles(const Product& p, const float* a, const float* b, int64_t i0, int64_t i1, int64_t column, int64_t k, int64_t depth) {
+  for (int64_t i = i0; i < i1; ++i, a += kTileRows * depth)
+    tile(depth, a, b, p.bias ? p.bias + column : nullptr, k > 0, p.y + i * kTileRows * p.N + column, p.N, p.M - i * kTileRows, p.N - column);
+}
+
+// Few enough rows for one block: each task takes columns, and packs a panel of B just before it uses it.
+static inline void product_block(const Product& p) {
+  const int64_t row_panels = pieces(p.M, kTileRows), depth_most = block_depth(p.K);
+  int failed = 0;
+  split(p.N, 4 * kTileColumns, p.M * p.N * p.K / kTaskWork, [&](int64_t j0, int64_t j1) {
+    float* a = reserve(panels_a, row_panels * kTileRows * depth_most);
+    float* b = reserve(panels_b, kTileColumns * depth_most);
+    if (!a || !b) {
+      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      return;
+    }
+    for (int64_t k = 0; k < p.K; k += depth_most) {
+      const int64_t depth = least(depth_most, p.K - k);
+      pack<kTileRows>(p.a, p.M, 0, row_panels, k, depth, a);
+      for (int64_t j = j0; j < j1; j += kTileColumns) {
+        pack<kTileColumns>(p.b, p.N, j / kTileColumns, j / kTileColumns + 1, k, depth, b);
+        tiles(p, a, b, 0, row_panels, j, k, depth);
+      }
+    }
+  });
+  if (failed) no_memory();
+}
+
+// Rows of A in blocks × panels of B in runs; each task packs its block of A into a buffer of the thread it runs on.
+static inline void product_tasks(const Product& p, const float* b, int64_t first, int64_t columns, int64_t k, int64_t depth, bool parallel) {
   const int64_t row_panels = pieces(p.M, kTileRows), column_panels = pieces(columns, kTileColumns);
   const int64_t want = parallel ? 4 * threads() : 1;
-  const int64_t block = most(1, least(kBlockPanels, most(8, pieces(row_panels, want))));
-  const int64_t blocks = pieces(row_panels, block);
-  const int64_t run = blocks >= want ? column_panels : most(8, pieces(column_panels, pieces(want, blocks)));
-  const int64_t runs = pieces(column_panels, run);
+  const int64_t block = least(kBlockPanels, most(8, pieces(row_panels, want))), blocks = pieces(row_panels, block);
+  const int64_t run = blocks >= want ? column_panels : most(8, pieces(column_panels, pieces(want, blocks))), runs = pieces(column_panels, run);
   int failed = 0;
   const auto task = [&](int t) {
     const int64_t i0 = t / runs * block, i1 = least(i0 + block, row_panels);
     const int64_t j0 = t % runs * run, j1 = least(j0 + run, column_panels);
-    float* packed_a = reserve(panels_a, kBlockPanels * kTileRows * kDepth + kLanes);
-    if (!packed_a) {
+    float* a = reserve(panels_a, kBlockPanels * kTileRows * depth);
+    if (!a) {
       __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       return;
     }
-    for (int64_t i = i0; i < i1; ++i) pack<kTileRows>(p.a, i * kTileRows, p.M, k, depth, packed_a + (i - i0) * kTileRows * depth);
-    for (int64_t j = j0; j < j1; ++j) {
-      const int64_t first = column + j * kTileColumns;
-      for (int64_t i = i0; i < i1; ++i)
-        tile(depth, packed_a + (i - i0) * kTileRows * depth, packed_b + j * kTileColumns * depth, p.bias ? p.bias + first : nullptr,
-             k > 0, p.y + i * kTileRows * p.N + first, p.N, p.M - i * kTileRows, p.N - first);
-    }
+    pack<kTileRows>(p.a, p.M, i0, i1, k, depth, a);
+    for (int64_t j = j0; j < j1; ++j) tiles(p, a, b + j * kTileColumns * depth, i0, i1, first + j * kTileColumns, k, depth);
   };
   if (parallel) parallel_for(static_cast<int>(blocks * runs), task);
   else
@@ -79,19 +104,19 @@ static inline void product_tiles(const Product& p, const float* packed_b, int64_
   if (failed) no_memory();
 }
 
+// Many rows: panels of B are packed first, for all tasks.
 static inline void product_packed(const Product& p) {
-  const int64_t deserved = p.M * p.N * p.K / kTaskWork;
-  const int64_t depth_most = pieces(pieces(p.K, pieces(p.K, kDepth)), 8) * 8;
-  float* packed_b = reserve(panels_b, pieces(least(p.N, kSpan), kTileColumns) * kTileColumns * least(depth_most, p.K));
-  if (!packed_b) no_memory();
-  for (int64_t column = 0; column < p.N; column += kSpan) {
-    const int64_t columns = least(kSpan, p.N - column);
+  const int64_t deserved = p.M * p.N * p.K / kTaskWork, depth_most = block_depth(p.K);
+  float* b = reserve(panels_shared, pieces(least(p.N, kSpan), kTileColumns) * kTileColumns * depth_most);
+  if (!b) no_memory();
+  for (int64_t first = 0; first < p.N; first += kSpan) {
+    const int64_t columns = least(kSpan, p.N - first);
     for (int64_t k = 0; k < p.K; k += depth_most) {
       const int64_t depth = least(depth_most, p.K - k);
-      split(columns, 8 * kTileColumns, deserved, [&](int64_t first, int64_t end) {
-        for (int64_t j = first; j < end; j += kTileColumns) pack<kTileColumns>(p.b, column + j, p.N, k, depth, packed_b + j * depth);
+      split(columns, 4 * kTileColumns, deserved, [&](int64_t j0, int64_t j1) {
+        pack<kTileColumns>(p.b, p.N, (first + j0) / kTileColumns, pieces(first + j1, kTileColumns), k, depth, b + j0 * depth);
       });
-      product_tiles(p, packed_b, column, columns, k, depth, deserved > 1);
+      product_tasks(p, b, first, columns, k, depth, deserved > 1);
     }
   }
 }
@@ -99,7 +124,7 @@ static inline void product_packed(const Product& p) {
 // ---- few rows ------------------------------------------------------------------------------
 
 static inline void product_dots(const Dots& d, int64_t N) {
-  split(N, 8, least(most(N * d.K / kTaskFloats, d.M * N * d.K / kTaskWork), N), [&](int64_t j0, int64_t j1) { dots(d, j0, j1); });
+  split(N, 24, most(N * d.K / kTaskFloats, d.M * N * d.K / kTaskWork), [&](int64_t j0, int64_t j1) { dots(d, j0, j1); });
 }
 
 // Row `r` of the result at [r, stride) ← line `r` along k, for operands that lie the other way.
@@ -132,6 +157,8 @@ static inline void product(const Product& p) {
     product_dots({lines_along(p.b, p.N, p.K), p.a.data, p.bias, nullptr, p.y, p.N, p.K, p.K, p.K, 1, p.N}, p.M);
   } else if (!p.b.along && p.M <= kStreamRows && !p.bias) {
     product_stream(p);
+  } else if (p.M <= kBlockPanels * kTileRows) {
+    product_block(p);
   } else {
     product_packed(p);
   }
