@@ -1,40 +1,51 @@
-import { ShapeError } from './errors.js';
+import { ArgumentError, ShapeError } from './errors.js';
 
-/** Anything with a shape. */
+/** Anything with a shape. Of tensors, the type of the elements is checked as well. */
 export interface Shaped {
 	readonly shape: readonly number[];
+	readonly dtype?: string;
 }
 
 /** The letters of a shape: `Letters<'B T H D'>` is `'B' | 'T' | 'H' | 'D'`. */
 export type Letters<Text extends string> = Text extends `${infer Head} ${infer Tail}`
 	? Letters<Head> | Letters<Tail>
-	: Text extends `${number}`
+	: Text extends `${number}` | '…'
 		? never
 		: Text;
 
-/** One entry: a tensor and its shape in letters. An entry that is null or undefined is left out (its letters stay free). */
-export type Spec = Readonly<Record<string, readonly [Shaped | null | undefined, string]>>;
+/**
+ * One entry: a tensor, its shape in letters, and the type of its elements (f32 unless it says otherwise). An entry whose
+ * tensor is null or undefined is left out (its letters stay free).
+ */
+export type Spec = Readonly<Record<string, readonly [tensor: Shaped | null | undefined, letters: string, dtype?: string]>>;
 
 /**
  * Check shapes and name their dimensions: the text in quotes is both the documentation and the test. A letter that stands
- * twice must have one size, a number must be that size.
+ * twice must have one size, a number must be that size, and `…` in front is any number of dimensions of any size.
  *
  * @example
- * const { B, T, H, D } = dims('scan', { s: [s, 'B T H'], v: [v, 'B T H D'] });
+ * const { B, T, H, D } = dims('scan', { s: [s, 'B T H'], v: [v, 'B T H D'], lengths: [lengths, 'B', 'i32'] });
  * @throws ShapeError `scan: \`v\` has shape [2, 3], expected [B=2 T=3 H=1 D]`
+ * @throws ArgumentError `scan: \`lengths\` holds f32, expected i32`
  */
 export function dims<const S extends Spec>(where: string, spec: S): Record<Letters<S[keyof S][1]>, number> {
 	const sizes: Record<string, number> = {};
 	for (const name in spec) {
-		const [tensor, text] = spec[name]!;
+		const [tensor, text, dtype = 'f32'] = spec[name]!;
 		if (!tensor) continue;
 		const { shape } = tensor;
+		if (tensor.dtype !== undefined && tensor.dtype !== dtype) {
+			throw new ArgumentError(`${where}: \`${name}\` holds ${tensor.dtype}, expected ${dtype}`);
+		}
 		const letters = lettersOf(text);
-		let fits = shape.length === letters.length;
-		for (let axis = 0; fits && axis < letters.length; axis++) {
-			const letter = letters[axis]!;
-			const size = (sizes[letter] ??= isDigit(letter) ? Number(letter) : shape[axis]!);
-			fits = size === shape[axis];
+		const first = letters[0] === '…' ? 1 : 0;
+		const offset = shape.length - letters.length;
+		let fits = first ? offset >= -1 : offset === 0;
+		for (let i = first; fits && i < letters.length; i++) {
+			const letter = letters[i]!;
+			const found = shape[i + offset]!;
+			const size = (sizes[letter] ??= isDigit(letter) ? Number(letter) : found);
+			fits = size === found;
 		}
 		if (!fits) {
 			const expected = letters.map((letter) => (sizes[letter] === undefined || isDigit(letter) ? letter : `${letter}=${sizes[letter]}`));

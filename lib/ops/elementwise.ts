@@ -3,6 +3,7 @@ import { binding } from '../binding.js';
 import { count } from '../dims.js';
 import { ArgumentError, ShapeError } from '../errors.js';
 import { Tensor } from '../tensor.js';
+import { zeros } from './zeros.js';
 
 /** How often `b` is repeated to cover `a`: its shape must be the end of a's. */
 function repeats(where: string, a: Tensor, b: Tensor): number {
@@ -83,8 +84,7 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
 	const y = Tensor.empty(x.shape.with(at, end - start), x.device);
 	binding.copyBlock(x.buffer, y.buffer, outer, width, size * inner, start * inner, width, 0);
 	record([x], [y], ([g]) => {
-		const dx = Tensor.empty(x.shape, x.device);
-		binding.fill(dx.buffer, 0, dx.size);
+		const dx = zeros(x.shape, x.device);
 		binding.copyBlock(g!.buffer, dx.buffer, outer, width, width, 0, size * inner, start * inner);
 		return [dx];
 	});

@@ -3,6 +3,7 @@ import { binding } from '../binding.js';
 import { dims } from '../dims.js';
 import { ShapeError } from '../errors.js';
 import { Tensor } from '../tensor.js';
+import { zeros } from './zeros.js';
 
 /** (m, u, w) of ⊕ for every head: the largest score, the sum of weights and the weighted sum of values, relative to e^m. */
 export interface ScanState {
@@ -46,7 +47,7 @@ export function scan(s: Tensor, v: Tensor, options: ScanOptions = {}): { o: Tens
 		m: [state?.m, 'B H'],
 		u: [state?.u, 'B H'],
 		w: [state?.w, 'B H D'],
-		lengths: [lengths, 'B'],
+		lengths: [lengths, 'B', 'i32'],
 	});
 	if (H % G) throw new ShapeError(`scan: ${H} heads of scores, expected a multiple of the ${G} groups of values`);
 	const { device } = s;
@@ -65,14 +66,9 @@ export function scan(s: Tensor, v: Tensor, options: ScanOptions = {}): { o: Tens
 
 	if (differentiate) {
 		record([s, v, state?.u, state?.w], [o!, out.u, out.w], ([g, duIn, dwIn]) => {
-			const zeros = (like: Tensor) => {
-				const z = Tensor.empty(like.shape, device);
-				binding.fill(z.buffer, 0, z.size);
-				return z;
-			};
 			const final = duIn || dwIn;
-			const du = final ? (duIn ?? zeros(out.u)) : null;
-			const dw = final ? (dwIn ?? zeros(out.w)) : null;
+			const du = final ? (duIn ?? zeros(out.u.shape, device)) : null;
+			const dw = final ? (dwIn ?? zeros(out.w.shape, device)) : null;
 			const ds = Tensor.empty(s.shape, device);
 			const dv = Tensor.empty([B, T, H, D], device);
 			const du0 = state ? Tensor.empty([B, H], device) : null;
