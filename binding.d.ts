@@ -74,6 +74,8 @@ export interface Operations {
 	 * prefixes. A token with s = −∞ takes no part (its v is not looked at); an empty prefix gives o = 0.
 	 */
 	scan(s: In, v: In, m0: MaybeIn, u0: MaybeIn, w0: MaybeIn, lengths: MaybeInInt, o: MaybeOut, L: MaybeOut, m: Out, u: Out, w: Out, B: int, T: int, H: int, G: int, D: int, reverse: boolean): void;
+	/** (m, u, w) = (m1, u1, w1) ⊕ (m2, u2, w2) for n heads: m, u [n], w [n, D]. The result may be either operand's memory. */
+	join(m1: In, u1: In, w1: In, m2: In, u2: In, w2: In, m: Out, u: Out, w: Out, n: int, D: int): void;
 	/**
 	 * Its gradient (algorithms B). g [B, T, H, D] = ∂ℓ/∂o or null; m [B, H], du [B, H], dw [B, H, D]: final m and ∂ℓ/∂(u, w) of the
 	 * final state, all or none; m0, u0, w0 as given to scan. ds [B, T, H]; dv [B, T, H, D] (one for every query head: sum over

@@ -1,0 +1,30 @@
+import { layerNorm } from '../ops/layer_norm.js';
+import { Tensor } from '../tensor.js';
+import type { LayerOptions } from './linear.js';
+import { Module } from './module.js';
+
+export interface LayerNormOptions extends Pick<LayerOptions, 'device'> {
+	/** Added to the variance. @default 1e-5 */
+	readonly epsilon?: number;
+}
+
+/** (x − mean) / √(variance + ε) · weight + bias over the last dimension (Ba et al. 2016). */
+export class LayerNorm extends Module {
+	/** `[dim]`, 1 at first */
+	readonly weight: Tensor;
+	/** `[dim]`, 0 at first */
+	readonly bias: Tensor;
+	readonly epsilon: number;
+
+	constructor(dim: number, options: LayerNormOptions = {}) {
+		super();
+		this.epsilon = options.epsilon ?? 1e-5;
+		this.weight = this.parameter('weight', Tensor.empty([dim], options.device, 'f32', new Float32Array(dim).fill(1)));
+		this.bias = this.parameter('bias', Tensor.empty([dim], options.device, 'f32', new Float32Array(dim)));
+	}
+
+	/** @param x `[…, dim]` */
+	forward(x: Tensor): Tensor {
+		return layerNorm(x, this.weight, this.bias, { epsilon: this.epsilon });
+	}
+}
