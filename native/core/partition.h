@@ -59,11 +59,12 @@ class Scratch {
   float* data_;
 };
 
-// f(memory, task) for every task; each thread brings `floats` of its own, given once and not once a task.
+// f(memory, task) for every task; each thread brings `floats` of its own, given once and not once a task. alone: on the
+// caller, for work too small to share.
 template <typename F>
-static inline void parallel_with_scratch(int64_t tasks, int64_t floats, F&& f) {
+static inline void parallel_with_scratch(int64_t tasks, int64_t floats, bool alone, F&& f) {
   if (tasks <= 0) return;
-  const int64_t workers = at_most(tasks, threads());
+  const int64_t workers = alone ? 1 : at_most(tasks, threads());
   const int64_t stride = divide_up(floats, 16) * 16;
   Scratch memory(workers * stride);
   int64_t next = 0;

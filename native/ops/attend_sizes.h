@@ -1,0 +1,44 @@
+// What attention and its gradient on the CPU have in common: sizes, what a query sees, the log-sum-exp.
+#pragma once
+#include "core/op.h"
+#include "core/simd.h"
+
+namespace oplus::OPLUS_TARGET {
+
+constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+constexpr double kInline = 1e5;  // multiply-adds below which waking threads costs more than it gains
+
+struct AttendSizes {
+  int64_t B, T, S, H, G, D, capacity;
+  bool causal;
+
+  int64_t group() const { return H / G; }
+  double cost() const { return 2.0 * static_cast<double>(B) * static_cast<double>(T) * static_cast<double>(S) * static_cast<double>(H) * static_cast<double>(D) * (causal && T == S ? 0.5 : 1); }
+  // Keys that the query at time t sees: the first of them, always.
+  int64_t seen(int64_t t, int64_t length) const {
+    const int64_t all = length < 0 ? 0 : length < S ? length : S;
+    const int64_t past = causal ? S - T + t + 1 : S;
+    return past < 0 ? 0 : past < all ? past : all;
+  }
+};
+
+static inline void expect_heads(int64_t H, int64_t G) {
+  if (G < 1 || H % G)
+    fail(OPLUS_BAD_SHAPE, "%lld query heads over %lld key-value heads, expected a multiple", static_cast<long long>(H), static_cast<long long>(G));
+}
+
+// ln Σ e^s from m = max s and u = Σ 2^(s − m), both in powers of two. In double: m · ln 2 alone would lose the last digits.
+static inline float log_sum(float m, float u) {
+  if (u == 0) return -__builtin_inff();
+  return static_cast<float>((static_cast<double>(m) + __builtin_log2(static_cast<double>(u))) * 0.693147180559945309);
+}
+
+OPLUS_INLINE float dot(const float* a, const float* b, int64_t n) {
+  Vec total{};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) total += load(a + i) * load(b + i);
+  if (i < n) total += load_part(a + i, n - i) * load_part(b + i, n - i);
+  return sum(total);
+}
+
+}  // namespace oplus::OPLUS_TARGET
