@@ -54,6 +54,8 @@ export class Tensor implements Resource {
 	requiresGrad = false;
 	/** The gradient that `backward()` brought, of the same shape; null before, and on intermediate results. */
 	grad: Tensor | null = null;
+	/** How often the numbers were changed in place: what is derived from them knows when it is stale. */
+	version = 0;
 	/** How this tensor came to be, while the tape needs it. */
 	node: Node | null = null;
 	/** Outlives the scope that it was made in: see `persist`. */
@@ -123,6 +125,7 @@ export class Tensor implements Resource {
 	write(data: Float32Array): void {
 		if (data.length !== this.size) throw new ShapeError(`write: data holds ${data.length} elements, expected ${this.size}`);
 		binding.write(this.buffer, data);
+		this.version++;
 	}
 
 	/** Bring gradients of this scalar to every tensor that it was made from and that asks for one (`requiresGrad`). */

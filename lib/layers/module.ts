@@ -1,13 +1,14 @@
 import type { DeviceName } from '../device.js';
 import { DisposedError } from '../errors.js';
-import type { Resource } from '../tensor.js';
-import type { Tensor } from '../tensor.js';
+import type { Resource, Tensor } from '../tensor.js';
 
 /** Something with parameters: a layer, or a model made of layers. */
 export abstract class Module implements Resource {
 	/** Dropout is active. Set by `fit`, cleared after it. */
 	training = false;
 	#disposed = false;
+	#seed = 0;
+	#draws = 0;
 	readonly #own = new Map<string, Tensor>();
 	readonly #children = new Map<string, Module>();
 
@@ -48,9 +49,22 @@ export abstract class Module implements Resource {
 		for (const child of this.#children.values()) yield* child.modules();
 	}
 
-	/** Turn dropout on or off in every part. */
-	setTraining(on: boolean): void {
-		for (const module of this.modules()) module.training = on;
+	/**
+	 * Turn dropout on or off in every part.
+	 * @param seed of the masks to come: the same seed brings the same masks, so a resumed training repeats them. @default 0
+	 */
+	setTraining(on: boolean, seed = 0): void {
+		let place = 0;
+		for (const module of this.modules()) {
+			module.training = on;
+			module.#seed = (seed * 1021 + place++) * 64;
+			module.#draws = 0;
+		}
+	}
+
+	/** For subclasses: the seed of one dropout mask. */
+	protected drawSeed(): number {
+		return (this.#seed + this.#draws++) % 2 ** 53;
 	}
 
 	/** Free the parameters, their gradients and those of every part. */

@@ -1,0 +1,120 @@
+import { noGrad } from '../autograd.js';
+import { ArgumentError } from '../errors.js';
+import { dropout } from '../ops/dropout.js';
+import { add } from '../ops/elementwise.js';
+import { gelu } from '../ops/gelu.js';
+import { Random } from '../random.js';
+import { scope, type Tensor } from '../tensor.js';
+import { Aaren } from './aaren.js';
+import { CausalAttention } from './causal_attention.js';
+import { LayerNorm } from './layer_norm.js';
+import { Linear } from './linear.js';
+import { type ForwardOptions, type Mixer, type MixerOptions, type Recurrent, size } from './mixer.js';
+import { Module } from './module.js';
+import { State } from './state.js';
+
+export type MixerName = 'aaren' | 'attention';
+
+export interface BlockOptions extends MixerOptions {
+	/** Width of the feed-forward part. @default 4 · dim */
+	readonly hidden?: number;
+	/** @default 'aaren' */
+	readonly mixer?: MixerName;
+	/** Normalise after each residual sum (`post`, as the code that the paper built on) or before each part. @default 'post' */
+	readonly norm?: 'post' | 'pre';
+}
+
+const mixers: Record<MixerName, new (options: MixerOptions) => Mixer> = { aaren: Aaren, attention: CausalAttention };
+
+/**
+ * A Transformer block: mixer, residual, LayerNorm, GELU feed-forward, residual, LayerNorm. The residual adds the token
+ * itself. Dropout acts on the attention's output, after its projection and after the feed-forward part.
+ *
+ * `new Block({dim: 512, heads: 8, hidden: 2048})` has 3,152,896 parameters; with `mixer: 'attention'` 3,152,384.
+ */
+export class Block extends Module implements Recurrent {
+	readonly mixer: Mixer;
+	readonly norm1: LayerNorm;
+	readonly norm2: LayerNorm;
+	readonly linear1: Linear;
+	readonly linear2: Linear;
+	readonly norm: 'post' | 'pre';
+	readonly #rate: number;
+
+	constructor(options: BlockOptions) {
+		super();
+		const { dim, mixer = 'aaren', norm = 'post' } = options;
+		if (!(mixer in mixers)) throw new ArgumentError(`Block: mixer is ${mixer}, expected ${Object.keys(mixers).join(' or ')}`);
+		if (norm !== 'post' && norm !== 'pre') throw new ArgumentError(`Block: norm is ${norm}, expected post or pre`);
+		const place = { ...options, random: options.random ?? new Random(options.seed ?? 0) };
+		this.mixer = this.part('mixer', new mixers[mixer](place));
+		const hidden = size('Block', 'hidden', options.hidden ?? 4 * dim);
+		this.norm1 = this.part('norm1', new LayerNorm(dim, options));
+		this.linear1 = this.part('linear1', new Linear(dim, hidden, place));
+		this.linear2 = this.part('linear2', new Linear(hidden, dim, place));
+		this.norm2 = this.part('norm2', new LayerNorm(dim, options));
+		this.norm = norm;
+		this.#rate = this.mixer.dropout;
+	}
+
+	initialState(options: { readonly batch?: number } = {}): State {
+		return this.mixer.initialState(options);
+	}
+
+	/** As `Mixer.forward`. @param x `[B, T, C]` @returns `[B, T, C]` */
+	forward(x: Tensor, state?: State, options: ForwardOptions = {}): Tensor {
+		this.check();
+		if (!state || this.training) return this.#run(x, state, options);
+		return noGrad(() => scope(() => this.#run(x, state, options)));
+	}
+
+	#run(x: Tensor, state: State | undefined, options: ForwardOptions): Tensor {
+		if (this.norm === 'pre') {
+			const mixed = add(x, this.#drop(this.mixer.forward(this.norm1.forward(x), state, options)));
+			return add(mixed, this.#feed(this.norm2.forward(mixed)));
+		}
+		const mixed = this.norm1.forward(add(x, this.#drop(this.mixer.forward(x, state, options))));
+		return this.norm2.forward(add(mixed, this.#feed(mixed)));
+	}
+
+	#feed(x: Tensor): Tensor {
+		return this.#drop(this.linear2.forward(gelu(this.linear1.forward(x))));
+	}
+
+	#drop(x: Tensor): Tensor {
+		return this.training ? dropout(x, { rate: this.#rate, seed: this.drawSeed() }) : x;
+	}
+}
+
+/** Blocks one after the other. */
+export class Stack extends Module implements Recurrent {
+	readonly blocks: readonly Block[];
+
+	/** @param options of every block @param layers how many */
+	constructor(layers: number, options: BlockOptions) {
+		super();
+		const random = options.random ?? new Random(options.seed ?? 0);
+		this.blocks = Array.from({ length: size('Stack', 'layers', layers) }, (_, i) => this.part(`${i}`, new Block({ ...options, random })));
+	}
+
+	initialState(options: { readonly batch?: number } = {}): State {
+		return new State('stack', options.batch ?? 1, {}, this.blocks.map((block) => block.initialState(options)));
+	}
+
+	/** As `Mixer.forward`. @param x `[B, T, C]` @returns `[B, T, C]` */
+	forward(x: Tensor, state?: State, options: ForwardOptions = {}): Tensor {
+		this.check();
+		if (!state || this.training) return this.#run(x, state, options);
+		return noGrad(() => scope(() => this.#run(x, state, options)));
+	}
+
+	#run(x: Tensor, state: State | undefined, options: ForwardOptions): Tensor {
+		state?.expect('Stack.forward', 'stack', x.shape[0]!);
+		if (state && state.parts.length !== this.blocks.length) {
+			throw new ArgumentError(`Stack.forward: the state is of ${state.parts.length} blocks, expected ${this.blocks.length}`);
+		}
+		const y = this.blocks.reduce((input, block, i) => block.forward(input, state?.parts[i], options), x);
+		if (state) state.length += x.shape[1]!;
+		return y;
+	}
+}
