@@ -1,17 +1,23 @@
 import { record } from '../autograd.js';
 import { binding } from '../binding.js';
-import { count } from '../dims.js';
+import { count, dims } from '../dims.js';
 import { ArgumentError, ShapeError } from '../errors.js';
 import { Tensor } from '../tensor.js';
 import { zeros } from './zeros.js';
 
 /** How often `b` is repeated to cover `a`: its shape must be the end of a's. */
 function repeats(where: string, a: Tensor, b: Tensor): number {
+	dims(where, { a: [a, '…'], b: [b, '…'] });
 	const offset = a.shape.length - b.shape.length;
 	if (offset < 0 || b.shape.some((size, axis) => size !== a.shape[axis + offset])) {
 		throw new ShapeError(`${where}: \`b\` has shape [${b.shape.join(', ')}], expected the end of [${a.shape.join(', ')}]`);
 	}
 	return count(a.shape.slice(0, offset));
+}
+
+/** Slices and the like move 32-bit elements, whatever they mean. */
+function check32(where: string, x: Tensor): void {
+	if (x.dtype === 'f16' || x.dtype === 'bf16') throw new ArgumentError(`${where}: found ${x.dtype}, expected f32 or i32`);
 }
 
 /** Sums the gradient of a repeated operand over its repetitions. */
@@ -53,6 +59,7 @@ export function mul(a: Tensor, b: Tensor): Tensor {
 
 /** factor · x */
 export function scale(x: Tensor, factor: number): Tensor {
+	dims('scale', { x: [x, '…'] });
 	if (!Number.isFinite(factor)) throw new ArgumentError(`scale: factor is ${factor}, expected a finite number`);
 	const y = Tensor.empty(x.shape, x.device);
 	binding.scale(x.buffer, y.buffer, factor, x.size);
@@ -72,6 +79,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
  * @param axis counted from 0; negative counts from the last
  */
 export function slice(x: Tensor, axis: number, start: number, end: number): Tensor {
+	check32('slice', x);
 	const at = axis < 0 ? axis + x.shape.length : axis;
 	const size = x.shape[at];
 	if (size === undefined) throw new ArgumentError(`slice: axis is ${axis}, expected one of ${x.shape.length} axes`);
@@ -81,7 +89,7 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
 	const outer = count(x.shape.slice(0, at));
 	const inner = count(x.shape.slice(at + 1));
 	const width = (end - start) * inner;
-	const y = Tensor.empty(x.shape.with(at, end - start), x.device);
+	const y = Tensor.empty(x.shape.with(at, end - start), x.device, x.dtype);
 	binding.copyBlock(x.buffer, y.buffer, outer, width, size * inner, start * inner, width, 0);
 	record([x], [y], ([g]) => {
 		const dx = zeros(x.shape, x.device);
@@ -95,8 +103,11 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
 export function concat(items: readonly Tensor[], axis: number): Tensor {
 	const [first] = items;
 	if (!first) throw new ArgumentError('concat: found no tensors, expected at least one');
+	check32('concat', first);
 	const at = axis < 0 ? axis + first.shape.length : axis;
+	if (first.shape[at] === undefined) throw new ArgumentError(`concat: axis is ${axis}, expected one of ${first.shape.length} axes`);
 	for (const item of items) {
+		if (item.dtype !== first.dtype) throw new ArgumentError(`concat: found ${item.dtype} beside ${first.dtype}, expected one type`);
 		if (item.shape.length !== first.shape.length || item.shape.some((size, i) => i !== at && size !== first.shape[i])) {
 			throw new ShapeError(`concat: [${item.shape.join(', ')}] does not fit beside [${first.shape.join(', ')}] along axis ${axis}`);
 		}
@@ -104,7 +115,7 @@ export function concat(items: readonly Tensor[], axis: number): Tensor {
 	const outer = count(first.shape.slice(0, at));
 	const inner = count(first.shape.slice(at + 1));
 	const total = items.reduce((sum, item) => sum + item.shape[at]!, 0);
-	const y = Tensor.empty(first.shape.with(at, total), first.device);
+	const y = Tensor.empty(first.shape.with(at, total), first.device, first.dtype);
 	let offset = 0;
 	for (const item of items) {
 		const width = item.shape[at]! * inner;
@@ -125,6 +136,7 @@ export function concat(items: readonly Tensor[], axis: number): Tensor {
 
 /** Σ over one axis, which disappears. @param axis negative counts from the last */
 export function sum(x: Tensor, axis: number): Tensor {
+	dims('sum', { x: [x, '…'] });
 	const at = axis < 0 ? axis + x.shape.length : axis;
 	const n = x.shape[at];
 	if (n === undefined) throw new ArgumentError(`sum: axis is ${axis}, expected one of ${x.shape.length} axes`);
@@ -134,7 +146,11 @@ export function sum(x: Tensor, axis: number): Tensor {
 	binding.sum(x.buffer, y.buffer, outer, n, inner);
 	record([x], [y], ([g]) => {
 		const dx = Tensor.empty(x.shape, x.device);
-		for (let k = 0; k < n; k++) binding.copyBlock(g!.buffer, dx.buffer, outer, inner, inner, 0, n * inner, k * inner);
+		if (n > 0) binding.copyBlock(g!.buffer, dx.buffer, outer, inner, inner, 0, n * inner, 0);
+		for (let done = 1; done < n; done *= 2) {
+			const more = Math.min(done, n - done); // the rows written so far, once more: log₂ n calls
+			binding.copyBlock(dx.buffer, dx.buffer, outer, more * inner, n * inner, 0, n * inner, done * inner);
+		}
 		return [dx];
 	});
 	return y;
