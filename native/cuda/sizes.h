@@ -34,18 +34,18 @@ inline bool aligned(const P*... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
-// V floats as one access.
-template <int V>
-struct alignas(4 * V) Pack {
-  float x[V];
+// V elements as one access.
+template <int V, typename T = float>
+struct alignas(sizeof(T) * V) Pack {
+  T x[V];
 };
-template <int V>
-__device__ inline Pack<V> load_pack(const float* p) {
-  return *reinterpret_cast<const Pack<V>*>(p);
+template <int V, typename T>
+__device__ inline Pack<V, T> load_pack(const T* p) {
+  return *reinterpret_cast<const Pack<V, T>*>(p);
 }
-template <int V>
-__device__ inline void store_pack(float* p, const Pack<V>& v) {
-  *reinterpret_cast<Pack<V>*>(p) = v;
+template <int V, typename T>
+__device__ inline void store_pack(T* p, const Pack<V, T>& v) {
+  *reinterpret_cast<Pack<V, T>*>(p) = v;
 }
 
 __device__ inline int64_t global_thread() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }

@@ -1,27 +1,18 @@
 // Element by element: fill, add, mul, scale, accumulate; blocks copied between layouts; sums over a dimension are in sum.cu.
 //
-// Grid: enough blocks of 256 threads to fill the card; each thread takes V elements (four where everything is 16-byte
-// aligned and a multiple of four, else one) and goes on by the grid's stride. Every array is read or written once. Output may
-// be input: a thread reads its own elements before it writes them.
-#include "cuda/sizes.h"
+// Who does what: cuda/each.h. Every array is read or written once. Output may be input: a thread reads its own elements
+// before it writes them.
+#include "cuda/each.h"
 
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int kThreads = 256;
-
 // ---- kernels -----------------------------------------------------------------------------------
-
-// f(i) writes elements i … i + V − 1 of n.
-template <int V, typename F>
-__global__ void __launch_bounds__(kThreads) each(int64_t n, F f) {
-  for (int64_t i = global_thread() * V; i < n; i += global_threads() * V) f.template run<V>(i);
-}
 
 // Row and column of a flat index that moves on by the grid's stride: one division a thread instead of one an element.
 // f(row, column) handles V elements of a row.
 template <int V, typename F>
-__global__ void __launch_bounds__(kThreads) each_of_rows(int64_t rows, int64_t width, F f) {
+__global__ void __launch_bounds__(kEachThreads) each_of_rows(int64_t rows, int64_t width, F f) {
   const int64_t row_step = global_threads() * V / width, column_step = global_threads() * V % width;
   int64_t row = global_thread() * V / width, column = global_thread() * V % width;
   while (row < rows) {
@@ -98,18 +89,12 @@ struct Copy {
 // ---- launchers ---------------------------------------------------------------------------------
 
 template <typename F>
-void run_each(Stream stream, bool four, int64_t n, F f) {
-  if (four && n % 4 == 0) gpu::launch(each<4, F>, blocks_for(stream, divide_up(n / 4, kThreads)), kThreads, stream, n, f);
-  else gpu::launch(each<1, F>, blocks_for(stream, divide_up(n, kThreads)), kThreads, stream, n, f);
-}
-
-template <typename F>
 void run_rows(Stream stream, bool four, int64_t rows, int64_t width, F f) {
   const int64_t n = volume(rows, width);
   if (four && width % 4 == 0)
-    gpu::launch(each_of_rows<4, F>, blocks_for(stream, divide_up(n / 4, kThreads)), kThreads, stream, rows, width, f);
+    gpu::launch(each_of_rows<4, F>, blocks_for(stream, divide_up(n / 4, kEachThreads)), kEachThreads, stream, rows, width, f);
   else
-    gpu::launch(each_of_rows<1, F>, blocks_for(stream, divide_up(n, kThreads)), kThreads, stream, rows, width, f);
+    gpu::launch(each_of_rows<1, F>, blocks_for(stream, divide_up(n, kEachThreads)), kEachThreads, stream, rows, width, f);
 }
 
 void fill(Stream stream, Out<float> x, float value, int64_t n) {
