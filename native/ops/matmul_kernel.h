@@ -130,32 +130,30 @@ OPLUS_INLINE void dot_tile(const Dots& d, int64_t i, int64_t j, int64_t j1, int6
   }
 }
 
-// Rows [j0, j1) of b. Tiles of 12 independent sums (8 for one row) hide the latency of multiply-adds: 4 cycles, 2 a cycle.
+constexpr int64_t kDotDepth = 512;
+
+template <int kRows, int kColumns>
+static inline void dot_rows(const Dots& d, int64_t i, int64_t j0, int64_t j1, int64_t k, int64_t depth) {
+  for (int64_t j = j0; j < j1; j += kColumns) dot_tile<kRows, kColumns>(d, i, j, j1, k, depth);
+}
+
+// Rows [j0, j1) of b. Tiles of 8 to 12 independent sums hide the latency of multiply-adds: 4 cycles, 2 a cycle. While kDotDepth
+// of all rows of a stay in the nearest cache, three or four rows of b at a time stream through: more of them would fall
+// into the same cache sets when their stride is a power of two.
 static inline void dots(const Dots& d, int64_t j0, int64_t j1) {
-  if (d.M == 1) {
-    for (int64_t j = j0; j < j1; j += 8) dot_tile<1, 8>(d, 0, j, j1, 0, d.K);
-    return;
-  }
-  constexpr int64_t kDepth = 512;  // 12 rows of b and 4 of a, so long, fit into the nearest cache
-  for (int64_t first = j0; first < j1; first += 12) {
-    const int64_t end = first + 12 < j1 ? first + 12 : j1;
-    for (int64_t k = 0; k == 0 || k < d.K; k += kDepth) {
-      const int64_t depth = d.K - k < kDepth ? d.K - k : kDepth;
-      for (int64_t i = 0; i < d.M;) {
-        const int64_t left = d.M - i;
-        if (left == 1) {
-          for (int64_t j = first; j < end; j += 8) dot_tile<1, 8>(d, i, j, end, k, depth);
-          i += 1;
-        } else if (left == 2) {
-          for (int64_t j = first; j < end; j += 6) dot_tile<2, 6>(d, i, j, end, k, depth);
-          i += 2;
-        } else if (left % 4 == 0 || left == 7 || left > 10) {
-          for (int64_t j = first; j < end; j += 3) dot_tile<4, 3>(d, i, j, end, k, depth);
-          i += 4;
-        } else {
-          for (int64_t j = first; j < end; j += 4) dot_tile<3, 4>(d, i, j, end, k, depth);
-          i += 3;
-        }
+  if (d.M == 1) return dot_rows<1, 8>(d, 0, j0, j1, 0, d.K);
+  for (int64_t k = 0; k == 0 || k < d.K; k += kDotDepth) {
+    const int64_t depth = d.K - k < kDotDepth ? d.K - k : kDotDepth;
+    if (d.M == 2) {
+      dot_rows<2, 6>(d, 0, j0, j1, k, depth);
+    } else if (d.M % 4 == 0) {
+      for (int64_t j = j0; j < j1; j += 3)
+        for (int64_t i = 0; i < d.M; i += 4) dot_tile<4, 3>(d, i, j, j1, k, depth);
+    } else {
+      for (int64_t j = j0; j < j1; j += 4) {
+        int64_t i = 0;
+        for (; d.M - i != 2 && d.M - i != 4 && i < d.M; i += 3) dot_tile<3, 4>(d, i, j, j1, k, depth);
+        for (; i < d.M; i += 2) dot_tile<2, 4>(d, i, j, j1, k, depth);
       }
     }
   }

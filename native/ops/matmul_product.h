@@ -123,25 +123,37 @@ static inline void product_packed(const Product& p) {
 
 // ---- few rows ------------------------------------------------------------------------------
 
-static inline void product_dots(const Dots& d, int64_t N) {
-  split(N, 24, most(N * d.K / kTaskFloats, d.M * N * d.K / kTaskWork), [&](int64_t j0, int64_t j1) { dots(d, j0, j1); });
+struct Rows {
+  const float* data;
+  int64_t stride;
+};
+
+// The first `count` lines, each along k: as they are, or copied. Copies lie an odd multiple of kDotDepth apart, so that
+// no more of them share a set of the nearest cache than must.
+static inline Rows lines_along(const Lines& lines, int64_t count, int64_t K) {
+  if (lines.along && (K <= kDotDepth || count == 1)) return {lines.data, lines.stride};
+  const int64_t stride = (pieces(K, kDotDepth) | 1) * kDotDepth;
+  float* rows = reserve(rows_a, count * stride);
+  if (!rows) no_memory();
+  for (int64_t k = 0; k < K; k += kDotDepth)
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t i = k; i < least(K, k + kDotDepth); ++i) rows[r * stride + i] = *lines.at(r, i);
+  return {rows, stride};
 }
 
-// Row `r` of the result at [r, stride) ← line `r` along k, for operands that lie the other way.
-static inline const float* lines_along(const Lines& lines, int64_t count, int64_t K) {
-  if (lines.along) return lines.data;
-  float* rows = reserve(rows_a, count * K);
-  if (!rows) no_memory();
-  for (int64_t k = 0; k < K; ++k)
-    for (int64_t r = 0; r < count; ++r) rows[r * K + k] = lines.data[k * lines.stride + r];
-  return rows;
+// Few rows `a` by lines `b`, both along k
+static inline void product_dots(const Lines& a, int64_t M, const Lines& b, int64_t N, int64_t K, const float* bias_a, const float* bias_b, float* y,
+                                int64_t y_row, int64_t y_column) {
+  const Rows rows = lines_along(a, M, K);
+  const Dots d{rows.data, b.data, bias_a, bias_b, y, M, K, rows.stride, b.stride, y_row, y_column};
+  split(N, 24, most(N * K / kTaskFloats, M * N * K / kTaskWork), [&](int64_t j0, int64_t j1) { dots(d, j0, j1); });
 }
 
 static inline void product_stream(const Product& p) {
-  const float* a = lines_along(p.a, p.M, p.K);
+  const Rows a = lines_along(p.a, p.M, p.K);
   const int64_t deserved = most(p.N * p.K / kTaskFloats, p.M * p.N * p.K / kTaskWork);
   split(p.N, 8 * kLanes, deserved, [&](int64_t j0, int64_t j1) {
-    stream_product(a, p.K, p.b.data + j0, p.b.stride, p.y + j0, p.N, p.M, p.K, j1 - j0);
+    stream_product(a.data, a.stride, p.b.data + j0, p.b.stride, p.y + j0, p.N, p.M, p.K, j1 - j0);
   });
 }
 
@@ -152,9 +164,9 @@ static inline void product(const Product& p) {
     for (int64_t i = 0; i < p.M; ++i)
       for (int64_t j = 0; j < p.N; ++j) p.y[i * p.N + j] = p.bias ? p.bias[j] : 0.0f;
   } else if (p.b.along && p.M <= kDotRows && p.M <= p.N) {
-    product_dots({lines_along(p.a, p.M, p.K), p.b.data, nullptr, p.bias, p.y, p.M, p.K, p.K, p.K, p.N, 1}, p.N);
+    product_dots(p.a, p.M, p.b, p.N, p.K, nullptr, p.bias, p.y, p.N, 1);
   } else if (p.a.along && p.N <= kDotRows) {
-    product_dots({lines_along(p.b, p.N, p.K), p.a.data, p.bias, nullptr, p.y, p.N, p.K, p.K, p.K, 1, p.N}, p.M);
+    product_dots(p.b, p.N, p.a, p.M, p.K, p.bias, nullptr, p.y, 1, p.N);
   } else if (!p.b.along && p.M <= kStreamRows && !p.bias) {
     product_stream(p);
   } else if (p.M <= kBlockPanels * kTileRows) {
