@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { Binding } from '../binding.js';
 import { DeviceError, nativeErrors } from './errors.js';
 
-const require = createRequire(__filename);
+const load = createRequire(__filename);
 
 /** The folder of package.json: the parent of lib/ (sources) or of dist/ (as built). */
 const root = path.dirname(__dirname);
@@ -31,7 +31,7 @@ function explain(cause: unknown): DeviceError {
 	const tried = candidates().map((file) => {
 		if (file.endsWith('*.node')) return `  ${file}: no such file`;
 		try {
-			require(file);
+			load(file);
 			return `  ${file}: loads by itself, but node-gyp-build did not choose it`;
 		} catch (error) {
 			return `  ${file}: ${(error as Error).message.split('\n')[0]}`;
@@ -48,10 +48,10 @@ function explain(cause: unknown): DeviceError {
 	);
 }
 
-function load(): Binding {
+function open(): Binding {
 	let loaded: Binding;
 	try {
-		loaded = require('node-gyp-build')(root);
+		loaded = load('node-gyp-build')(root);
 	} catch (error) {
 		throw explain(error);
 	}
@@ -60,4 +60,4 @@ function load(): Binding {
 }
 
 /** The addon: see binding.d.ts. */
-export const binding: Binding = load();
+export const binding: Binding = open();
