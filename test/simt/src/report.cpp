@@ -89,6 +89,8 @@ void __tsan_read_range(void* p, size_t n) {
 void __tsan_write_range(void* p, size_t n) {
   if (n) simt::note_access(p, n, simt::Access::write, __builtin_return_address(0));
 }
+// The guard of a function's static variable, in host code.
+char __tsan_atomic8_load(const volatile char* p, int) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
 void __tsan_func_entry(void*) {}

@@ -1,0 +1,3 @@
+#pragma once
+#include "harness.h"
+inline void attend_cases() {}
