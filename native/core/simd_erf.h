@@ -9,12 +9,12 @@ struct NormalTail {
   Vec gauss;  // exp(−t² / 2)
 };
 
-// For t ≥ 0; NaN stays NaN. Relative error below 3 units in the last place until Φ(−t) becomes subnormal, where it is 0
+// For t ≥ 0; NaN stays NaN. Relative error below 5 units in the last place until Φ(−t) becomes subnormal, where it is 0
 // (t > 13.1).
 //
-// Φ(−t) = exp(−t² / 2) · R(t), where R = erfcx(t / √2) / 2 is smooth: a polynomial of degree 9 in z = (t − 3) / (t + 3), as
-// Shepherd & Laframboise (1981, "Chebyshev approximation of (1 + 2x) exp(x²) erfc x in 0 ≤ x < ∞") map the half line.
-// Coefficients: relative minimax on [0, 13.2] by Lawson's iteration, error 6.6e-9.
+// Φ(−t) = exp(−t² / 2) · W / (t + 2.5), where W(t) is nearly flat: a polynomial of degree 9 in 1 / (t + 2.5), shifted and scaled
+// to [−1, 1], after Shepherd & Laframboise (1981, "Chebyshev approximation of (1 + 2x) exp(x²) erfc x in 0 ≤ x < ∞").
+// Coefficients: relative minimax on [0, 13.2] by Lawson's iteration, error 1.5e-8.
 // exp: t² / 2 reaches 86, so its rounding alone would cost 86 units. t = h + l with h of 12 bits, so h² is exact and
 // −t² / 2 = −h² / 2 − l · (t + h) / 2: the second part joins the exponential's reduced argument.
 OPLUS_INLINE NormalTail normal_tail(Vec t) {
@@ -35,19 +35,19 @@ OPLUS_INLINE NormalTail normal_tail(Vec t) {
   p = p * r * r + r + 1.0f;
   const Vec gauss = p * (Vec)((VecInt)shifted << 23);
 
-  const Vec z = (t - 3.0f) / (t + 3.0f);
-  Vec q = splat(5.415085932e-05f);
-  q = q * z + 1.160373832e-04f;
-  q = q * z + -3.399113334e-04f;
-  q = q * z + -9.841827720e-04f;
-  q = q * z + 2.904702627e-03f;
-  q = q * z + 6.132183065e-03f;
-  q = q * z + -4.621331381e-02f;
-  q = q * z + 1.232250217e-01f;
-  q = q * z + -2.064026179e-01f;
-  q = q * z + 1.215139477e-01f;
+  const Vec inverse = 1.0f / (t + 2.5f), z = inverse * 5.946969697f - 1.378787879f;
+  Vec q = splat(3.267017425e-05f);
+  q = q * z + -2.120085118e-05f;
+  q = q * z + -2.775097664e-04f;
+  q = q * z + 5.624773685e-04f;
+  q = q * z + 1.507684149e-03f;
+  q = q * z + -7.125556777e-03f;
+  q = q * z + -1.133966201e-02f;
+  q = q * z + 8.848029151e-02f;
+  q = q * z + 3.991658872e-01f;
+  q = q * z + 7.790149372e-01f;
   const VecInt beyond = t > 13.1f;
-  return {select(beyond, Vec{}, gauss * q), select(beyond, Vec{}, gauss)};
+  return {select(beyond, Vec{}, gauss * (q * inverse)), select(beyond, Vec{}, gauss)};
 }
 
 }  // namespace oplus::OPLUS_TARGET

@@ -9,21 +9,20 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-// Below −14 both Φ and φ are 0 in f32; keeping x finite keeps ∞ · 0 away. In this order, NaN passes.
-OPLUS_INLINE Vec not_below(Vec x) { return vmax(splat(-14.0f), x); }
+// Beyond ±14 both Φ(−|x|) and φ(x) are 0 in f32; keeping x finite keeps ∞ · 0 away. In this order, NaN passes.
+OPLUS_INLINE Vec finite(Vec x) { return vmin(splat(14.0f), vmax(splat(-14.0f), x)); }
 OPLUS_INLINE Vec magnitude(Vec x) { return (Vec)((VecInt)x & 0x7fffffff); }
 
 OPLUS_INLINE Vec gelu_of(Vec x) {
   const Vec tail = normal_tail(magnitude(x)).tail;
-  const Vec left = not_below(x) * tail;
-  return select(x < 0.0f, left, x - x * tail);
+  const Vec part = finite(x) * tail;
+  return select(x < 0.0f, part, x - part);
 }
 
 OPLUS_INLINE Vec slope_of(Vec x) {
   const NormalTail at = normal_tail(magnitude(x));
-  const Vec finite = vmin(splat(14.0f), not_below(x));
   const Vec below = select(x < 0.0f, at.tail, 1.0f - at.tail);
-  return below + finite * at.gauss * 0.398942280401432678f;  // 1 / √(2π)
+  return below + finite(x) * at.gauss * 0.398942280401432678f;  // 1 / √(2π)
 }
 
 void gelu(In<float> x, Out<float> y, int64_t n) {
