@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kChunk = 32;           // tokens whose weights are worked out together
 constexpr int kRun = 8;              // tokens of one head taken together, see scan.cpp
+constexpr int64_t kBeyondCaches = 8 << 20;  // elements of dv from which stores go past the caches
 constexpr int64_t kSmall = 1 << 15;  // elements below which a second thread costs more than it brings
 
 struct Problem {
@@ -49,33 +50,78 @@ void find_weights(const Problem& z, int64_t row, int64_t step, int64_t h, int n,
   }
 }
 
-// One token: G ← g + ρG and dv ← p·G column by column, and the two dot products. `kTake`: p is not 0, so v is looked at.
-template <bool kTake>
-OPLUS_INLINE void token(float* G, const float* g, const float* o, const float* v, float* dv, float rho, float p, int64_t D, float* delta, float* along) {
-  Vec sum_delta{}, sum_along{};
-  float rest_delta = 0, rest_along = 0;
+// A few tokens of one head, from right to left.
+struct Run {
+  const float *g, *o, *v;  // of the rightmost token; g may be null
+  float* dv;
+  const float *rho, *p;
+  int64_t step, v_step;    // floats to the token before
+  int n;
+};
+
+// Columns [d, d + V · kLanes): G ← g + ρG and dv ← p·G with G in registers, and both dot products of every token.
+template <int V, bool kPastCaches>
+OPLUS_INLINE void columns(const Run& run, int64_t d, float* G, float* delta, float* along) {
+  Vec r[V];
+#pragma GCC unroll 8
+  for (int i = 0; i < V; ++i) r[i] = load(G + d + i * kLanes);
+  for (int j = 0; j < run.n; ++j) {
+    const float *o = run.o + j * run.step + d, *v = run.v + j * run.v_step + d;
+    float* dv = run.dv + j * run.step + d;
+    const float rho = run.rho[j], p = run.p[j];
+    Vec sum_delta{}, sum_along{};
+    if (run.g) {
+      const float* g = run.g + j * run.step + d;
+#pragma GCC unroll 8
+      for (int i = 0; i < V; ++i) {
+        const Vec gradient = load(g + i * kLanes);
+        r[i] = gradient + rho * r[i];
+        sum_delta += gradient * load(o + i * kLanes);
+      }
+    } else {
+#pragma GCC unroll 8
+      for (int i = 0; i < V; ++i) r[i] = rho * r[i];
+    }
+    if (p != 0.f) {  // v of a token without weight is not looked at: it may be anything
+#pragma GCC unroll 8
+      for (int i = 0; i < V; ++i) sum_along += load(v + i * kLanes) * r[i];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < V; ++i) {
+      const Vec out = p != 0.f ? p * r[i] : Vec{};
+      kPastCaches ? stream(dv + i * kLanes, out) : store(dv + i * kLanes, out);
+    }
+    delta[j] += sum(sum_delta);
+    along[j] += sum(sum_along);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < V; ++i) store(G + d + i * kLanes, r[i]);
+}
+
+void tail(const Run& run, int64_t d, int64_t D, float* G, float* delta, float* along) {
+  for (int j = 0; j < run.n; ++j)
+    for (int64_t i = d; i < D; ++i) {
+      const float gradient = run.g ? run.g[j * run.step + i] : 0.f;
+      G[i] = gradient + run.rho[j] * G[i];
+      delta[j] += gradient * run.o[j * run.step + i];
+      if (run.p[j] != 0.f) along[j] += run.v[j * run.v_step + i] * G[i];
+      run.dv[j * run.step + i] = run.p[j] != 0.f ? run.p[j] * G[i] : 0.f;
+    }
+}
+
+template <bool kPastCaches>
+void run_back(const Run& run, int64_t D, float* G, float* delta, float* along) {
   int64_t d = 0;
-  for (; d + kLanes <= D; d += kLanes) {
-    const Vec gradient = g ? load(g + d) : Vec{};
-    const Vec carried = gradient + rho * load(G + d);
-    store(G + d, carried);
-    sum_delta += gradient * load(o + d);
-    if (kTake) sum_along += load(v + d) * carried;
-    store(dv + d, kTake ? p * carried : Vec{});
-  }
-  for (; d < D; ++d) {
-    const float gradient = g ? g[d] : 0.f;
-    G[d] = gradient + rho * G[d];
-    rest_delta += gradient * o[d];
-    if (kTake) rest_along += v[d] * G[d];
-    dv[d] = kTake ? p * G[d] : 0.f;
-  }
-  *delta = sum(sum_delta) + rest_delta;
-  *along = sum(sum_along) + rest_along;
+  for (; d + 8 * kLanes <= D; d += 8 * kLanes) columns<8, kPastCaches>(run, d, G, delta, along);
+  if (d + 4 * kLanes <= D) columns<4, kPastCaches>(run, d, G, delta, along), d += 4 * kLanes;
+  if (d + 2 * kLanes <= D) columns<2, kPastCaches>(run, d, G, delta, along), d += 2 * kLanes;
+  if (d + kLanes <= D) columns<1, kPastCaches>(run, d, G, delta, along), d += kLanes;
+  if (d < D) tail(run, d, D, G, delta, along);
 }
 
 void walk_back(const Problem& z, int64_t b, int64_t h0, int64_t h1, int64_t length, Carry* carries) {
   const int64_t step = z.reverse ? 1 : -1, per_group = z.H / z.G;
+  const bool past_caches = z.B * z.T * z.H * z.D >= kBeyondCaches && z.D % kLanes == 0 && reinterpret_cast<uintptr_t>(z.dv) % (kLanes * 4) == 0;
   // Weights of every head of the span for a chunk, so that memory is then walked row by row.
   constexpr int64_t kHeads = 16;
   float rho[kHeads][kChunk], p[kHeads][kChunk];
@@ -88,21 +134,19 @@ void walk_back(const Problem& z, int64_t b, int64_t h0, int64_t h1, int64_t leng
       for (int i = 0; i < n; i += kRun)
         for (int64_t h = 0; h < heads; ++h) {
           Carry& carry = carries[first + h];
-          for (int j = i; j < n && j < i + kRun; ++j) {
-            const int64_t at = row + step * j, head = at * z.H + first + h;
-            const float* v = z.v + (at * z.G + (first + h) / per_group) * z.D;
-            float delta, along;
-            const float weight = p[h][j];
-            if (weight != 0.f)
-              token<true>(carry.G, z.g ? z.g + head * z.D : nullptr, z.o + head * z.D, v, z.dv + head * z.D, rho[h][j], weight, z.D, &delta, &along);
-            else
-              token<false>(carry.G, z.g ? z.g + head * z.D : nullptr, z.o + head * z.D, v, z.dv + head * z.D, rho[h][j], 0.f, z.D, &delta, &along);
-            carry.D = delta + rho[h][j] * carry.D;
-            z.ds[head] = weight != 0.f ? weight * (along - carry.D) : 0.f;
+          const int64_t at = row + step * i, head = at * z.H + first + h, group = (at * z.G + (first + h) / per_group) * z.D;
+          const Run run{z.g ? z.g + head * z.D : nullptr, z.o + head * z.D, z.v + group, z.dv + head * z.D, rho[h] + i, p[h] + i,
+                        step * z.H * z.D, step * z.G * z.D, n - i < kRun ? n - i : kRun};
+          float delta[kRun] = {}, along[kRun] = {};
+          past_caches ? run_back<true>(run, z.D, carry.G, delta, along) : run_back<false>(run, z.D, carry.G, delta, along);
+          for (int j = 0; j < run.n; ++j) {
+            carry.D = delta[j] + run.rho[j] * carry.D;
+            z.ds[head + step * j * z.H] = run.p[j] != 0.f ? run.p[j] * (along[j] - carry.D) : 0.f;
           }
         }
     }
   }
+  if (past_caches) stream_fence();
 }
 
 }  // namespace
