@@ -5,6 +5,7 @@
 // an operation may be off by at most twice that (Dao et al. 2022 test so), plus a few units in the last place for the cases
 // where the naive sum happens to be exact.
 #pragma once
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
