@@ -102,15 +102,38 @@ static inline void pack_columns(const float* from, int64_t stride, int64_t rows,
   }
 }
 
+// The same for kBlock rows that lie anywhere (null: zeros), the operand that is broadcast: to[d·kBlock + i] = factor · rows[i][d].
+// Writes up to kLanes − kBlock numbers beyond its end: pack in rising order, and leave room behind the last.
+static inline void pack_block(const float* const* rows, float factor, int64_t D, float* to) {
+  for (int64_t d = 0; d < D; d += kLanes) {
+    Vec v[kLanes] = {};
+#pragma GCC unroll 16
+    for (int i = 0; i < kBlock; ++i)
+      if (rows[i]) v[i] = d + kLanes <= D ? load(rows[i] + d) : load_part(rows[i] + d, D - d);
+    transpose(v);
+    for (int j = 0; j < kLanes && d + j < D; ++j) store(to + (d + j) * kBlock, v[j] * factor);
+  }
+}
+
+// One step of the panels below: to[(p·steps)·kPanel + i] = factor · row[p·kPanel + i], zeros beyond D or for a null row.
+static inline void pack_row(const float* row, float factor, int64_t D, int64_t steps, float* to) {
+  for (int64_t d = 0; d < D; d += kPanel, to += steps * kPanel) {
+    const int64_t left = row ? D - d : 0;
+    store(to, left >= kLanes ? load(row + d) * factor : left > 0 ? load_part(row + d, left) * factor : Vec{});
+    store(to + kLanes, left >= kPanel ? load(row + d + kLanes) * factor : left > kLanes ? load_part(row + d + kLanes, left - kLanes) * factor : Vec{});
+  }
+}
+
 // Panels whose steps are rows of `from`: to[(p·steps + j)·kPanel + i] = from[j·stride + p·kPanel + i]; zeros beyond rows and D.
 static inline void pack_rows(const float* from, int64_t stride, int64_t rows, int64_t D, int64_t steps, float* to) {
-  for (int64_t d = 0; d < D; d += kLanes) {
-    float* panel = to + d / kPanel * steps * kPanel + d % kPanel;
-    for (int64_t j = 0; j < rows; ++j) store(panel + j * kPanel, d + kLanes <= D ? load(from + j * stride + d) : load_part(from + j * stride + d, D - d));
-    for (int64_t j = rows; j < steps; ++j) store(panel + j * kPanel, Vec{});
-  }
-  if ((D + kLanes - 1) / kLanes % 2)  // the last panel's second half
-    for (int64_t j = 0; j < steps; ++j) store(to + (D / kPanel * steps + j) * kPanel + kLanes, Vec{});
+  for (int64_t j = 0; j < steps; ++j) pack_row(j < rows ? from + j * stride : nullptr, 1, D, steps, to + j * kPanel);
+}
+
+// to[i] = factor · from[i]
+static inline void copy_row(const float* from, float factor, int64_t n, float* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(to + i, load(from + i) * factor);
+  if (i < n) store_part(to + i, load_part(from + i, n - i) * factor, n - i);
 }
 
 // 2^x for x ≤ 0 (and a little above), relative error below 2 units in the last place; exactly 0 below −126, so for −∞; NaN

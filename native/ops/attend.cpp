@@ -56,35 +56,31 @@ struct Packed {
   const float* values;  // [tile][panel of D][kTile][kPanel]
 };
 
-// A tile of query rows of one head: rows first … first + count − 1 of T × group.
-void attend_rows(const float* q, const Packed& packed, int64_t length, float* o, float* L, int64_t b, int64_t g, int64_t first, int64_t count,
-                 const AttendSizes& n, float* scratch) {
-  const int64_t R = n.group(), D = n.D, wide = panels(D) * kPanel;
-  auto place = [&](int64_t row) { return (b * n.T + row / R) * n.H + g * R + row % R; };
-  const float factor = kLog2E / __builtin_sqrtf(static_cast<float>(D));
-  float* pack = scratch;                   // [block][D][kBlock]
-  float* sums = pack + kTile * D;          // [row][wide]
-  float* u = sums + kTile * wide;          // [row][lane]
-  float* m = u + kTile * kLanes;           // [row]
-  for (int64_t i = 0; i < kTile; ++i) {
-    float* to = pack + i / kBlock * D * kBlock + i % kBlock;
-    const float* from = i < count ? q + place(first + i) * D : nullptr;
-    for (int64_t d = 0; d < D; ++d) to[d * kBlock] = from ? from[d] * factor : 0;
-    m[i] = -__builtin_inff();
-  }
+// A tile of query rows of one head.
+void attend_rows(const float* q, const Packed& packed, const QueryRows& rows, float* o, float* L, int64_t D, float* scratch) {
+  const int64_t wide = panels(D) * kPanel;
+  float* sums = scratch;           // [row][wide]
+  float* u = sums + kTile * wide;  // [row][lane]
+  float* m = u + kTile * kLanes;   // [row]
+  float* pack = m + kTile;         // [block][D][kBlock]
   for (int64_t i = 0; i < kTile * (wide + kLanes); ++i) sums[i] = 0;
+  for (int64_t i = 0; i < kTile; ++i) m[i] = -__builtin_inff();
+  for (int64_t row = 0; row < rows.count; row += kBlock) {
+    const float* from[kBlock];
+    rows.block(q, D, row, from);
+    pack_block(from, kLog2E / __builtin_sqrtf(static_cast<float>(D)), D, pack + row * D);
+  }
 
-  const int64_t most = n.seen((first + count - 1) / R, length);
   float scores[kBlock * kTile], keep[kBlock];
-  for (int64_t key = 0; key < most; key += kTile) {
+  for (int64_t key = 0; key < rows.seen[rows.count - 1]; key += kTile) {
     const float* keys = packed.keys + key * D;
     const float* values = packed.values + key * wide;
-    for (int64_t row = 0; row < count; row += kBlock) {
-      auto seen = [&](int64_t i) { return at_most(kTile, n.seen((first + at_most(row + i, count - 1)) / R, length) - key); };
-      const int64_t near = at_least(0, seen(0)), far = seen(kBlock - 1);
+    for (int64_t row = 0; row < rows.count; row += kBlock) {
+      const int64_t* seen = rows.seen + row;  // from key 0; within the tile: less `key`, at most kTile
+      const int64_t near = at_least(0, at_most(kTile, seen[0] - key)), far = at_most(kTile, seen[kBlock - 1] - key);
       if (far <= 0) continue;
       score(pack + row * D, keys, D, far, scores);
-      for (int i = 0; i < kBlock; ++i) keep[i] = soften(scores + i * kTile, seen(i), divide_up(far, kLanes), m + row + i, u + (row + i) * kLanes);
+      for (int i = 0; i < kBlock; ++i) keep[i] = soften(scores + i * kTile, seen[i] - key, divide_up(far, kLanes), m + row + i, u + (row + i) * kLanes);
       for (int64_t p = 0; p < panels(D); ++p) {
         Vec add[kBlock][2];
         multiply<kTile, 1>(scores, values + p * kTile * kPanel, near, add);
@@ -98,19 +94,17 @@ void attend_rows(const float* q, const Packed& packed, int64_t length, float* o,
       // On the diagonal, rows of a block see different keys: those that not all see are added row by row, so that an
       // infinity or NaN in a later value cannot reach an earlier query (0 · ∞ is NaN).
       for (int i = 0; i < kBlock; ++i)
-        for (int64_t j = near; j < seen(i); ++j)
+        for (int64_t j = near; j < at_most(kTile, seen[i] - key); ++j)
           for (int64_t d = 0; d < wide; d += kLanes) {
             float* to = sums + (row + i) * wide + d;
             store(to, load(to) + scores[i * kTile + j] * load(values + (d / kPanel * kTile + j) * kPanel + d % kPanel));
           }
     }
   }
-  for (int64_t i = 0; i < count; ++i) {
-    const float total = sum(load(u + i * kLanes)), inverse = total == 0 ? 0 : 1 / total;
-    const float* from = sums + i * wide;
-    float* to = o + place(first + i) * D;
-    for (int64_t d = 0; d < D; ++d) to[d] = from[d] * inverse;
-    if (L) L[place(first + i)] = log_sum(m[i], total);
+  for (int64_t i = 0; i < rows.count; ++i) {
+    const float total = sum(load(u + i * kLanes));
+    copy_row(sums + i * wide, total == 0 ? 0 : 1 / total, D, o + rows.place[i] * D);
+    if (L) L[rows.place[i]] = log_sum(m[i], total);
   }
 }
 
@@ -118,7 +112,7 @@ void attend_tiled(const float* q, const float* k, const float* v, const int32_t*
   const int64_t tiles = divide_up(n.S, kTile), wide = panels(n.D) * kPanel;
   const int64_t of_keys = tiles * kTile * n.D, of_values = tiles * kTile * wide, heads = n.B * n.G;
   const int64_t wave = at_most(heads, at_least(1, kPackedFloats / at_least(1, of_keys + of_values)));
-  const int64_t rows = n.T * n.group(), row_tiles = divide_up(rows, kTile);
+  const int64_t row_tiles = divide_up(n.T * n.group(), kTile);
   Scratch packed(volume(wave, of_keys + of_values));
   const bool alone = n.cost() < kInline;
   for (int64_t start = 0; start < heads; start += wave) {
@@ -136,10 +130,11 @@ void attend_tiled(const float* q, const float* k, const float* v, const int32_t*
       pack_rows(v + from, n.G * n.D, at_least(0, at_most(kTile, filled)), n.D, kTile, packed.data() + head * (of_keys + of_values) + of_keys + first * wide);
     });
     // Last rows first: with a causal mask they are the longest tasks.
-    const int64_t scratch = kTile * (n.D + wide + kLanes + 1);
+    const int64_t scratch = kTile * (n.D + wide + kLanes + 1) + kLanes;
     parallel_with_scratch(now * row_tiles, scratch, alone, [&](float* memory, int64_t task) {
-      const int64_t head = task % now, tile = row_tiles - 1 - task / now, b = (start + head) / n.G, first = tile * kTile;
-      attend_rows(q, parts(head), lengths ? lengths[b] : n.S, o, L, b, (start + head) % n.G, first, at_most(kTile, rows - first), n, memory);
+      const int64_t head = task % now, tile = row_tiles - 1 - task / now, b = (start + head) / n.G;
+      const QueryRows of_tile(n, b, (start + head) % n.G, tile * kTile, lengths ? lengths[b] : n.S);
+      attend_rows(q, parts(head), of_tile, o, L, n.D, memory);
     });
   }
 }

@@ -43,7 +43,7 @@ struct Layout {
     return {memory, memory + columns_size, memory + 2 * columns_size, memory + 2 * columns_size + rows_size};
   }
   // What a thread needs: scores and their gradients, a tile of queries and of gradients in two layouts each, dq, L and δ.
-  int64_t scratch(int64_t D) const { return 2 * kTile * kTile + 2 * kTile * D + 3 * kTile * wide + 2 * kTile; }
+  int64_t scratch(int64_t D) const { return 2 * kTile * kTile + 2 * kTile * D + 3 * kTile * wide + 2 * kTile + kLanes; }
 };
 
 // a · b for kBlock rows and the tile's first `count` keys, whole panels
@@ -59,7 +59,7 @@ OPLUS_INLINE void products(const float* a, const float* b, int64_t D, int64_t co
   }
 }
 
-// to[i, ·] += Σ_k a(i, k) · b[k, ·] for kBlock rows, all panels of `wide`
+// to[i, ·] += Σ_k a(i, k) · b[k, ·] for kBlock rows, all panels of `wide`; b in panels of kTile steps
 template <int RowStep, int Step>
 OPLUS_INLINE void add_products(const float* a, const float* b, int64_t count, int64_t wide, float* to) {
   for (int64_t d = 0; d < wide; d += kPanel) {
@@ -74,10 +74,10 @@ OPLUS_INLINE void add_products(const float* a, const float* b, int64_t count, in
   }
 }
 
-// One row: scores become P, dP becomes dS; keys from `seen` on count for nothing, whatever they hold.
-OPLUS_INLINE void differentiate(float* p, float* ds, int64_t seen, float base, float delta) {
-  for (int64_t j = at_least(seen, 0); j < kTile; ++j) p[j] = -__builtin_inff(), ds[j] = 0;
-  for (int64_t j = 0; j < kTile; j += kLanes) {
+// One row: scores become P, dP becomes dS, as far as `columns`; keys from `seen` on count for nothing, whatever they hold.
+OPLUS_INLINE void differentiate(float* p, float* ds, int64_t seen, int64_t columns, float base, float delta) {
+  for (int64_t j = at_least(seen, 0); j < columns; ++j) p[j] = -__builtin_inff(), ds[j] = 0;
+  for (int64_t j = 0; j < columns; j += kLanes) {
     const Vec e = power_of_two(load(p + j) - base);
     store(p + j, e);
     store(ds + j, e * (load(ds + j) - delta));
@@ -90,79 +90,76 @@ struct Arguments {
   float *dq, *dk, *dv;
 };
 
-void backward_rows(const Arguments& x, const Head& head, float* dk, float* dv, int64_t b, int64_t group, int64_t first, const AttendSizes& n,
-                   const Layout& layout, float* scratch) {
-  const int64_t D = n.D, R = n.group(), wide = layout.wide, count = at_most(kTile, layout.rows - first);
-  const int64_t length = x.lengths ? x.lengths[b] : n.S;
+void backward_rows(const Arguments& x, const Head& head, float* dk, float* dv, const QueryRows& rows, int64_t D, int64_t wide, float* scratch) {
   const float scale = 1 / __builtin_sqrtf(static_cast<float>(D));
   float* p = scratch;
   float* ds = p + kTile * kTile;
-  float* q_columns = ds + kTile * kTile;
-  float* g_columns = q_columns + kTile * D;
-  float* q_rows = g_columns + kTile * D;
+  float* q_rows = ds + kTile * kTile;
   float* g_rows = q_rows + kTile * wide;
   float* dq = g_rows + kTile * wide;
   float* base = dq + kTile * wide;
   float* delta = base + kTile;
-  auto place = [&](int64_t row) { return (b * n.T + row / R) * n.H + group * R + row % R; };
+  float* q_blocks = delta + kTile;
+  float* g_blocks = q_blocks + kTile * D;
 
-  for (int64_t i = 0; i < kTile * wide; ++i) dq[i] = q_rows[i] = g_rows[i] = 0;
-  for (int64_t i = 0; i < kTile; ++i) {
-    float* to_q = q_columns + i / kBlock * D * kBlock + i % kBlock;
-    float* to_g = g_columns + i / kBlock * D * kBlock + i % kBlock;
-    const int64_t at = i < count ? place(first + i) : -1;
-    for (int64_t d = 0; d < D; ++d) {
-      const float q = at < 0 ? 0 : x.q[at * D + d], g = at < 0 ? 0 : x.g[at * D + d];
-      const int64_t in_rows = (d / kPanel * kTile + i) * kPanel + d % kPanel;
-      to_q[d * kBlock] = q * (scale * kLog2E);
-      to_g[d * kBlock] = g;
-      q_rows[in_rows] = q * scale;
-      g_rows[in_rows] = g;
+  for (int64_t row = 0; row < rows.count; row += kBlock) {
+    const float *q[kBlock], *g[kBlock];
+    rows.block(x.q, D, row, q);
+    rows.block(x.g, D, row, g);
+    pack_block(q, scale * kLog2E, D, q_blocks + row * D);
+    for (int i = 0; i < kBlock; ++i) {
+      pack_row(q[i], scale, D, kTile, q_rows + (row + i) * kPanel);
+      pack_row(g[i], 1, D, kTile, g_rows + (row + i) * kPanel);
+      const int64_t at = rows.place[row + i];
+      base[row + i] = x.L[at] == -__builtin_inff() ? 0 : x.L[at] * kLog2E;
+      delta[row + i] = dot(x.g + at * D, x.o + at * D, D);
     }
-    const float L = at < 0 ? 0 : x.L[at];
-    base[i] = L == -__builtin_inff() ? 0 : L * kLog2E;
-    delta[i] = at < 0 ? 0 : dot(x.g + at * D, x.o + at * D, D);
   }
+  for (int64_t row = 0; row < rows.count; row += kBlock) {  // after the queries: a pack may write beyond its end
+    const float* g[kBlock];
+    rows.block(x.g, D, row, g);
+    pack_block(g, 1, D, g_blocks + row * D);
+  }
+  for (int64_t i = 0; i < kTile * wide; ++i) dq[i] = 0;
 
-  const int64_t most = n.seen((first + count - 1) / R, length);
+  const int64_t most = rows.seen[rows.count - 1], blocks = divide_up(rows.count, kBlock);
   for (int64_t key = 0; key < most; key += kTile) {
-    const float* rows = head.key_rows + key * wide;
-    for (int64_t row = 0; row < kTile; row += kBlock) {
-      auto seen = [&](int64_t i) { return row + i < count ? at_most(kTile, n.seen((first + row + i) / R, length) - key) : 0; };
+    int64_t far[kTile / kBlock];  // keys of the tile that some row of the block sees
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t row = block * kBlock;
+      far[block] = at_most(kTile, rows.seen[row + kBlock - 1] - key);
+      if (far[block] <= 0) continue;
       float* to_p = p + row * kTile;
       float* to_ds = ds + row * kTile;
-      if (row < count) {
-        products(q_columns + row * D, head.key_columns + key * D, D, kTile, to_p);
-        products(g_columns + row * D, head.value_columns + key * D, D, kTile, to_ds);
+      products(q_blocks + row * D, head.key_columns + key * D, D, far[block], to_p);
+      products(g_blocks + row * D, head.value_columns + key * D, D, far[block], to_ds);
+      const int64_t columns = at_most(kTile, divide_up(far[block] + kBlock - 1, kLanes) * kLanes);  // what dk and dv will read
+      for (int i = 0; i < kBlock; ++i) {
+        const int64_t seen = row + i < rows.count ? rows.seen[row + i] - key : 0;
+        differentiate(to_p + i * kTile, to_ds + i * kTile, seen, columns, base[row + i], delta[row + i]);
       }
-      for (int i = 0; i < kBlock; ++i) differentiate(to_p + i * kTile, to_ds + i * kTile, seen(i), base[row + i], delta[row + i]);
-      if (row < count) add_products<kTile, 1>(to_ds, rows, kTile, wide, dq + row * wide);
+      add_products<kTile, 1>(to_ds, head.key_rows + key * wide, far[block], wide, dq + row * wide);
     }
-    for (int64_t j = 0; j < kTile; j += kBlock) {
-      add_products<1, kTile>(p + j, g_rows, kTile, wide, dv + (key + j) * wide);
-      add_products<1, kTile>(ds + j, q_rows, kTile, wide, dk + (key + j) * wide);
+    int64_t block = 0;  // the first whose rows see key j: with a causal mask, half of a tile on the diagonal is skipped
+    for (int64_t j = 0; j < at_most(kTile, most - key); j += kBlock) {
+      while (far[block] <= j) ++block;
+      const int64_t row = block * kBlock, steps = blocks * kBlock - row;
+      add_products<1, kTile>(p + row * kTile + j, g_rows + row * kPanel, steps, wide, dv + (key + j) * wide);
+      add_products<1, kTile>(ds + row * kTile + j, q_rows + row * kPanel, steps, wide, dk + (key + j) * wide);
     }
   }
-  for (int64_t i = 0; i < count; ++i) {
-    float* to = x.dq + place(first + i) * D;
-    for (int64_t d = 0; d < D; ++d) to[d] = dq[i * wide + d] * scale;
-  }
+  for (int64_t i = 0; i < rows.count; ++i) copy_row(dq + i * wide, scale, D, x.dq + rows.place[i] * D);
 }
 
 // dk and dv of one tile of keys: the splits' sums, added in order.
 void join(const Arguments& x, const Head& head, int64_t b, int64_t group, int64_t first, const AttendSizes& n, const Layout& layout) {
   for (int64_t j = first; j < at_most(n.S, first + kTile); ++j) {
-    float* dk = x.dk + ((b * n.S + j) * n.G + group) * n.D;
-    float* dv = x.dv + ((b * n.S + j) * n.G + group) * n.D;
-    for (int64_t d = 0; d < n.D; ++d) {
-      float to_k = 0, to_v = 0;
-      for (int64_t split = 0; split < layout.splits; ++split) {
-        const float* from = head.sums + split * layout.split_size + j * layout.wide + d;
-        to_k += from[0];
-        to_v += from[layout.rows_size];
-      }
-      dk[d] = to_k;
-      dv[d] = to_v;
+    float* to[2] = {x.dk + ((b * n.S + j) * n.G + group) * n.D, x.dv + ((b * n.S + j) * n.G + group) * n.D};
+    for (int which = 0; which < 2; ++which) {
+      float* from = head.sums + which * layout.rows_size + j * layout.wide;
+      for (int64_t split = 1; split < layout.splits; ++split)
+        for (int64_t d = 0; d < layout.wide; d += kLanes) store(from + d, load(from + d) + load(from + split * layout.split_size + d));
+      copy_row(from, 1, n.D, to[which]);
     }
   }
 }
@@ -192,7 +189,8 @@ void backward(const Arguments& x, const AttendSizes& n) {
       float* dk = head.sums + split * layout.split_size;
       for (int64_t j = 0; j < layout.split_size; ++j) dk[j] = 0;
       for (int64_t tile = split; tile < layout.row_tiles; tile += layout.splits)
-        backward_rows(x, head, dk, dk + layout.rows_size, b, (start + i) % n.G, tile * kTile, n, layout, scratch);
+        backward_rows(x, head, dk, dk + layout.rows_size, QueryRows(n, b, (start + i) % n.G, tile * kTile, x.lengths ? x.lengths[b] : n.S), n.D,
+                      layout.wide, scratch);
     });
     parallel_with_scratch(now * layout.tiles, 0, alone, [&](float*, int64_t task) {
       const int64_t i = task / layout.tiles;

@@ -2,6 +2,7 @@
 #pragma once
 #include "core/op.h"
 #include "core/simd.h"
+#include "core/tile.h"
 
 namespace oplus::OPLUS_TARGET {
 
@@ -19,6 +20,28 @@ struct AttendSizes {
     const int64_t all = length < 0 ? 0 : length < S ? length : S;
     const int64_t past = causal ? S - T + t + 1 : S;
     return past < 0 ? 0 : past < all ? past : all;
+  }
+};
+
+// A tile of query rows of one head: rows are (time, query head of the group), time first, so that a row never sees less than
+// the one before. Worked out once a tile, because each costs a division.
+struct QueryRows {
+  int64_t count;        // rows of the tile that exist
+  int64_t place[kTile]; // which of the B · T · H vectors; the rest of the last block repeats the last row
+  int64_t seen[kTile];  // keys that the row sees
+
+  QueryRows(const AttendSizes& n, int64_t b, int64_t g, int64_t first, int64_t length) {
+    const int64_t R = n.group(), rows = n.T * R;
+    count = rows - first < kTile ? rows - first : kTile;
+    for (int64_t i = 0; i < kTile; ++i) {
+      const int64_t row = first + (i < count ? i : count - 1), t = row / R;
+      place[i] = (b * n.T + t) * n.H + g * R + (row - t * R);
+      seen[i] = n.seen(t, length);
+    }
+  }
+  // The rows of a block in x, [B · T · H, D]; null where there is none.
+  void block(const float* x, int64_t D, int64_t row, const float* (&rows)[kBlock]) const {
+    for (int64_t i = 0; i < kBlock; ++i) rows[i] = row + i < count ? x + place[row + i] * D : nullptr;
   }
 };
 
