@@ -67,7 +67,6 @@ function backward(loss: Tensor): void {
 	const one = Tensor.empty(loss.shape, loss.device);
 	binding.fill(one.buffer, 1, 1);
 	noGrad(() => walk(loss, one));
-	one.dispose();
 }
 
 /** What is known of a tensor's gradient so far. `own` says whether the sum may be added to in place. */
@@ -76,41 +75,84 @@ interface Arrived {
 	own: boolean;
 }
 
+/**
+ * The gradients on their way. Each is freed as soon as nothing waits for it any more, so that the walk holds about as many as
+ * the tape is wide, not as it is long.
+ */
+class Gradients {
+	readonly #arrived = new Map<Tensor, Arrived>();
+	readonly #waiting = new Map<Tensor, number>();
+
+	of(tensor: Tensor): Tensor | null {
+		return this.#arrived.get(tensor)?.sum ?? null;
+	}
+
+	arrive(tensor: Tensor, gradient: Tensor): void {
+		const before = this.#arrived.get(tensor);
+		if (!before) {
+			this.#hold(gradient);
+			this.#arrived.set(tensor, { sum: gradient, own: false });
+			return;
+		}
+		if (!before.own) {
+			const own = copyOf(before.sum);
+			this.#hold(own);
+			this.#letGo(before.sum);
+			before.sum = own;
+			before.own = true;
+		}
+		addTo(before.sum, gradient);
+	}
+
+	/** Whatever came for this tensor has been handed on. */
+	done(tensor: Tensor): void {
+		const arrived = this.#arrived.get(tensor);
+		this.#arrived.delete(tensor);
+		if (arrived) this.#letGo(arrived.sum);
+	}
+
+	/** Gradients of tensors that no operation made: parameters and inputs. */
+	leaves(): [Tensor, Tensor][] {
+		return [...this.#arrived].filter(([tensor]) => !tensor.node).map(([tensor, { sum }]) => [tensor, sum]);
+	}
+
+	isHeld(gradient: Tensor): boolean {
+		return this.#waiting.has(gradient);
+	}
+
+	#hold(gradient: Tensor): void {
+		this.#waiting.set(gradient, (this.#waiting.get(gradient) ?? 0) + 1);
+	}
+
+	#letGo(gradient: Tensor): void {
+		const left = this.#waiting.get(gradient)! - 1;
+		if (left > 0) {
+			this.#waiting.set(gradient, left);
+		} else {
+			this.#waiting.delete(gradient);
+			gradient.dispose();
+		}
+	}
+}
+
 function walk(loss: Tensor, one: Tensor): void {
-	const arrived = new Map<Tensor, Arrived>([[loss, { sum: one, own: false }]]);
-	const made = new Set<Tensor>();
+	const gradients = new Gradients();
+	gradients.arrive(loss, one);
 	for (const node of order(loss)) {
-		const g = node.outputs.map((output) => arrived.get(output)?.sum ?? null);
+		const g = node.outputs.map((output) => gradients.of(output));
 		if (g.some((item) => item !== null)) {
 			const brought = node.gradient(g);
 			node.inputs.forEach((input, i) => {
-				const gradient = brought[i];
-				if (!gradient) return;
-				if (gradient !== one && !g.includes(gradient)) made.add(gradient);
-				if (input?.requiresGrad) arrive(arrived, made, input, gradient);
+				if (brought[i] && input?.requiresGrad) gradients.arrive(input, brought[i]);
 			});
+			for (const gradient of brought) if (gradient && !gradients.isHeld(gradient)) gradient.dispose();
 		}
-		for (const output of node.outputs) arrived.delete(output);
+		for (const output of node.outputs) gradients.done(output);
 	}
-	for (const [leaf, { sum }] of arrived) {
-		if (leaf.node) continue;
+	for (const [leaf, sum] of gradients.leaves()) {
 		if (leaf.grad) addTo(leaf.grad, sum);
 		else leaf.grad = persist(copyOf(sum));
-	}
-	for (const item of made) if (!item.persistent) item.dispose();
-}
-
-function arrive(arrived: Map<Tensor, Arrived>, made: Set<Tensor>, input: Tensor, gradient: Tensor): void {
-	const before = arrived.get(input);
-	if (!before) {
-		arrived.set(input, { sum: gradient, own: false });
-	} else {
-		if (!before.own) {
-			before.sum = copyOf(before.sum);
-			before.own = true;
-			made.add(before.sum);
-		}
-		addTo(before.sum, gradient);
+		gradients.done(leaf);
 	}
 }
 

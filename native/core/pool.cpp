@@ -4,8 +4,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 static inline void relax() { _mm_pause(); }
@@ -70,12 +72,20 @@ class Pool {
       if (spin < 4096) relax();
       else std::this_thread::yield();
     }
+    if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
   }
 
  private:
+  // What a task throws on any thread is thrown again to the caller: out of a thread's function it would end the process.
   void work() {
     nested_ = true;
-    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) body_(context_, i);
+    try {
+      for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) body_(context_, i);
+    } catch (...) {
+      next_.store(tasks_, std::memory_order_relaxed);
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (!thrown_) thrown_ = std::current_exception();
+    }
     nested_ = false;
   }
 
@@ -112,6 +122,7 @@ class Pool {
   int tasks_ = 0, helpers_ = 0, workers_ = 0;
   void (*body_)(void*, int) = nullptr;
   void* context_ = nullptr;
+  std::exception_ptr thrown_;
   static thread_local bool nested_;
 };
 thread_local bool Pool::nested_ = false;

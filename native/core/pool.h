@@ -12,7 +12,7 @@ void parallel(int tasks, void (*body)(void* context, int task), void* context);
 }
 
 // f(i) for i in [0, tasks), on the pool and the caller; returns when all are done. Runs inline when there is one task, when
-// called from inside another parallel_for, or when another thread holds the pool. Which thread runs which task is not
+// called from inside another parallel_for, or when another thread holds the pool. What f throws is thrown to the caller. Which thread runs which task is not
 // fixed, so a result may only depend on i.
 template <typename F>
 static inline void parallel_for(int tasks, F&& f) {
