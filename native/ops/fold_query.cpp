@@ -26,7 +26,8 @@ void fold_query(In<float> q, In<float> w, Out<float> a, int64_t H, int64_t D, in
   });
 }
 
-void fold_query_backward(In<float> q, In<float> w, In<float> da, Out<float> dq, Out<float> dw, int64_t H, int64_t D, int64_t C, float factor) {
+void fold_query_backward(In<float> q, In<float> w, In<float> da, Out<float> dq, Out<float> dw, int64_t H, int64_t D, int64_t C,
+                         float factor) {
   check(H, D, C);
   expect("q", q, H * D);
   expect("w", w, H * D * C);
@@ -53,7 +54,8 @@ double fold_query_backward_cost(In<float>, In<float>, In<float>, Out<float>, Out
   return 2 * static_cast<double>(H) * static_cast<double>(D) * static_cast<double>(C);
 }
 
-constexpr oplus_op list[] = {op<fold_query, fold_query_cost>("foldQuery"), op<fold_query_backward, fold_query_backward_cost>("foldQueryBackward")};
+constexpr oplus_op list[] = {op<fold_query, fold_query_cost>("foldQuery"),
+                             op<fold_query_backward, fold_query_backward_cost>("foldQueryBackward")};
 
 }  // namespace
 

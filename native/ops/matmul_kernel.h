@@ -18,28 +18,31 @@ constexpr int kTileRows = 8;  // 16 + 3 of 32
 constexpr int kTileRows = 4;  // 8 + 3, and one for a product without fused multiply-add, of 16
 #endif
 constexpr int kTileColumns = 2 * kLanes;
+// The last panel of rows, when it is at most about half full, takes a tile of fewer rows.
+constexpr int kFewRows = kTileRows > 8 ? 8 : kTileRows > 4 ? 4 : 2;
 
 // y[i, j] = start + Σ_k a[k, i] · b[k, j] for i < rows, j < columns. start: y itself if `add`, else bias[j], or 0 without.
+template <int kRows>
 OPLUS_INLINE void tile(int64_t depth, const float* a, const float* b, const float* bias, bool add, float* y, int64_t stride,
                        int64_t rows, int64_t columns) {
-  Vec sums[kTileRows][2];
+  Vec sums[kRows][2];
 #pragma GCC unroll 16
-  for (int i = 0; i < kTileRows; ++i) {
+  for (int i = 0; i < kRows; ++i) {
     sums[i][0] = sums[i][1] = Vec{};
     if (i < rows) __builtin_prefetch(y + i * stride, 1);  // far apart in memory: ask before the long loop
   }
   for (int64_t k = 0; k < depth; ++k, a += kTileRows, b += kTileColumns) {
     const Vec b0 = load(b), b1 = load(b + kLanes);
 #pragma GCC unroll 16
-    for (int i = 0; i < kTileRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       sums[i][0] += a[i] * b0;
       sums[i][1] += a[i] * b1;
     }
   }
-  if (rows >= kTileRows && columns >= kTileColumns) {
+  if (rows >= kRows && columns >= kTileColumns) {
     const Vec s0 = bias ? load(bias) : Vec{}, s1 = bias ? load(bias + kLanes) : Vec{};
 #pragma GCC unroll 16
-    for (int i = 0; i < kTileRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       float* p = y + i * stride;
       store(p, (add ? load(p) : s0) + sums[i][0]);
       store(p + kLanes, (add ? load(p + kLanes) : s1) + sums[i][1]);
@@ -49,7 +52,7 @@ OPLUS_INLINE void tile(int64_t depth, const float* a, const float* b, const floa
   const int64_t n0 = columns, n1 = columns - kLanes;
   const Vec s0 = bias ? load_first(bias, n0) : Vec{}, s1 = bias && n1 > 0 ? load_first(bias + kLanes, n1) : Vec{};
 #pragma GCC unroll 16
-  for (int i = 0; i < kTileRows; ++i) {
+  for (int i = 0; i < kRows; ++i) {
     float* p = y + i * stride;
     if (i < rows) {
       store_first(p, (add ? load_first(p, n0) : s0) + sums[i][0], n0);
@@ -63,7 +66,8 @@ OPLUS_INLINE void tile(int64_t depth, const float* a, const float* b, const floa
 template <int kBlock>
 OPLUS_INLINE void fold(Vec* v) {
 #pragma GCC unroll 8
-  for (int i = 0; i < kBlock; ++i) v[i] = even_blocks<kBlock>(v[i], v[i + kBlock], Lanes{}) + odd_blocks<kBlock>(v[i], v[i + kBlock], Lanes{});
+  for (int i = 0; i < kBlock; ++i)
+    v[i] = even_blocks<kBlock>(v[i], v[i + kBlock], Lanes{}) + odd_blocks<kBlock>(v[i], v[i + kBlock], Lanes{});
 }
 // out[i] = sum of v[i]'s lanes, i < kCount, a vector of sums at once; out has room for whole vectors.
 template <int kCount>
@@ -163,8 +167,8 @@ static inline void dots(const Dots& d, int64_t j0, int64_t j1) {
 
 // y[i, j] = (add ? y : 0) + Σ_k a[i, k] · b[k, j] for kRows rows and `columns` ≤ kVectors · kLanes columns.
 template <int kRows, int kVectors, bool kWhole>
-OPLUS_INLINE void stream_tile(int64_t depth, const float* a, int64_t a_stride, const float* b, int64_t b_stride, bool add, float* y,
-                              int64_t y_stride, int64_t columns) {
+OPLUS_INLINE void stream_tile(int64_t depth, const float* a, int64_t a_stride, const float* b, int64_t b_stride, bool add,
+                              float* y, int64_t y_stride, int64_t columns) {
   const auto read = [columns](const float* p, int v) __attribute__((always_inline)) {
     return kWhole ? load(p + v * kLanes) : load_first(p + v * kLanes, columns - v * kLanes);
   };
@@ -194,8 +198,8 @@ OPLUS_INLINE void stream_tile(int64_t depth, const float* a, int64_t a_stride, c
 }
 
 template <int kRows, int kVectors>
-static inline void stream_rows(int64_t depth, const float* a, int64_t a_stride, const float* b, int64_t b_stride, bool add, float* y,
-                               int64_t y_stride, int64_t columns) {
+static inline void stream_rows(int64_t depth, const float* a, int64_t a_stride, const float* b, int64_t b_stride, bool add,
+                               float* y, int64_t y_stride, int64_t columns) {
   int64_t j = 0;
   for (; j + kVectors * kLanes <= columns; j += kVectors * kLanes)
     stream_tile<kRows, kVectors, true>(depth, a, a_stride, b + j, b_stride, add, y + j, y_stride, columns - j);

@@ -16,6 +16,8 @@ constexpr int64_t kSpan = 4096;
 // A task of the pool is worth waking a thread for from about 20 µs of work on: so many multiply-adds where the operands
 // are used again and again, so many floats where each is read once.
 constexpr int64_t kTaskWork = 1 << 20, kTaskFloats = 1 << 17;
+// An operand of so many floats lies past the second cache: its next rows are asked for while the present ones are used.
+constexpr int64_t kFarFloats = 1 << 19;
 // Packing pays from so many rows on.
 constexpr int64_t kDotRows = 16, kStreamRows = 8;
 
@@ -51,15 +53,28 @@ struct Product {
 // Depth of the blocks that K is cut into: equal, a multiple of 8, at most kDepth.
 static inline int64_t block_depth(int64_t K) { return least(K, pieces(pieces(K, pieces(K, kDepth)), 8) * 8); }
 
-// One panel of B against packed row panels [i0, i1) of A.
-static inline void tiles(const Product& p, const float* a, const float* b, int64_t i0, int64_t i1, int64_t column, int64_t k, int64_t depth) {
-  for (int64_t i = i0; i < i1; ++i, a += kTileRows * depth)
-    tile(depth, a, b, p.bias ? p.bias + column : nullptr, k > 0, p.y + i * kTileRows * p.N + column, p.N, p.M - i * kTileRows, p.N - column);
+// One panel of B against packed row panels [i0, i1) of A. `next`: another panel of B, not packed yet, to be asked for
+// meanwhile, or null.
+static inline void tiles(const Product& p, const float* a, const float* b, int64_t i0, int64_t i1, int64_t column, int64_t k,
+                         int64_t depth, const float* next = nullptr) {
+  const float* bias = p.bias ? p.bias + column : nullptr;
+  for (int64_t i = i0; i < i1; ++i, a += kTileRows * depth) {
+    if (next) {
+      const int64_t k0 = depth * (i - i0) / (i1 - i0) / 16 * 16, k1 = depth * (i - i0 + 1) / (i1 - i0) / 16 * 16;
+      for (int64_t line = 0; line < kTileColumns; ++line)
+        for (int64_t at = k0; at < k1; at += 16) __builtin_prefetch(next + line * p.b.stride + at, 0, 2);
+    }
+    float* y = p.y + i * kTileRows * p.N + column;
+    const int64_t rows = p.M - i * kTileRows, columns = p.N - column;
+    if (rows > kFewRows) tile<kTileRows>(depth, a, b, bias, k > 0, y, p.N, rows, columns);
+    else tile<kFewRows>(depth, a, b, bias, k > 0, y, p.N, rows, columns);
+  }
 }
 
 // Few enough rows for one block: each task takes columns, and packs a panel of B just before it uses it.
 static inline void product_block(const Product& p) {
   const int64_t row_panels = pieces(p.M, kTileRows), depth_most = block_depth(p.K);
+  const bool far = p.b.along && p.N * p.K >= kFarFloats;
   int failed = 0;
   split(p.N, 4 * kTileColumns, p.M * p.N * p.K / kTaskWork, [&](int64_t j0, int64_t j1) {
     float* a = reserve(panels_a, row_panels * kTileRows * depth_most);
@@ -72,8 +87,9 @@ static inline void product_block(const Product& p) {
       const int64_t depth = least(depth_most, p.K - k);
       pack<kTileRows>(p.a, p.M, 0, row_panels, k, depth, a);
       for (int64_t j = j0; j < j1; j += kTileColumns) {
-        pack<kTileColumns>(p.b, p.N, j / kTileColumns, j / kTileColumns + 1, k, depth, b);
-        tiles(p, a, b, 0, row_panels, j, k, depth);
+        const int64_t panel = j / kTileColumns, next = j + kTileColumns;
+        pack<kTileColumns>(p.b, p.N, panel, panel + 1, k, depth, b);
+        tiles(p, a, b, 0, row_panels, j, k, depth, far && next + kTileColumns <= j1 ? p.b.at(next, k) : nullptr);
       }
     }
   });
@@ -81,11 +97,13 @@ static inline void product_block(const Product& p) {
 }
 
 // Rows of A in blocks × panels of B in runs; each task packs its block of A into a buffer of the thread it runs on.
-static inline void product_tasks(const Product& p, const float* b, int64_t first, int64_t columns, int64_t k, int64_t depth, bool parallel) {
+static inline void product_tasks(const Product& p, const float* b, int64_t first, int64_t columns, int64_t k, int64_t depth,
+                                 bool parallel) {
   const int64_t row_panels = pieces(p.M, kTileRows), column_panels = pieces(columns, kTileColumns);
   const int64_t want = parallel ? 4 * threads() : 1;
   const int64_t block = least(kBlockPanels, most(8, pieces(row_panels, want))), blocks = pieces(row_panels, block);
-  const int64_t run = blocks >= want ? column_panels : most(8, pieces(column_panels, pieces(want, blocks))), runs = pieces(column_panels, run);
+  const int64_t run = blocks >= want ? column_panels : most(8, pieces(column_panels, pieces(want, blocks))),
+                runs = pieces(column_panels, run);
   int failed = 0;
   const auto task = [&](int t) {
     const int64_t i0 = t / runs * block, i1 = least(i0 + block, row_panels);
@@ -142,8 +160,8 @@ static inline Rows lines_along(const Lines& lines, int64_t count, int64_t K) {
 }
 
 // Few rows `a` by lines `b`, both along k
-static inline void product_dots(const Lines& a, int64_t M, const Lines& b, int64_t N, int64_t K, const float* bias_a, const float* bias_b, float* y,
-                                int64_t y_row, int64_t y_column) {
+static inline void product_dots(const Lines& a, int64_t M, const Lines& b, int64_t N, int64_t K, const float* bias_a,
+                                const float* bias_b, float* y, int64_t y_row, int64_t y_column) {
   const Rows rows = lines_along(a, M, K);
   const Dots d{rows.data, b.data, bias_a, bias_b, y, M, K, rows.stride, b.stride, y_row, y_column};
   split(N, 24, most(N * K / kTaskFloats, M * N * K / kTaskWork), [&](int64_t j0, int64_t j1) { dots(d, j0, j1); });
