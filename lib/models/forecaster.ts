@@ -8,7 +8,8 @@ import { LayerNorm } from '../layers/layer_norm.js';
 import { Linear } from '../layers/linear.js';
 import { Module } from '../layers/module.js';
 import { State } from '../layers/state.js';
-import { add, concat, reshape, slice } from '../ops/elementwise.js';
+import { add, concat, mul, reshape, slice } from '../ops/elementwise.js';
+import { layerNorm } from '../ops/layer_norm.js';
 import { linear } from '../ops/linear.js';
 import { meanSquaredError } from '../ops/loss.js';
 import { Random } from '../random.js';
@@ -46,6 +47,9 @@ export interface ForecasterConfig {
 	readonly split?: Split;
 }
 
+/** Deviations below this (in those of the training rows) are taken for noise and not blown up. */
+const smallest = 0.1;
+
 const defaults = { lags: 48, mixer: 'aaren', dim: 64, heads: 4, layers: 2, dropout: 0.1, calendar: [], split: 'ratio' } as const;
 
 /**
@@ -55,9 +59,11 @@ const defaults = { lags: 48, mixer: 'aaren', dim: 64, heads: 4, layers: 2, dropo
  * the training part's accidents, and a model of single channels also runs on files with other columns (Nie et al. 2023,
  * "A Time Series is Worth 64 Words", section 3.1).
  *
- * A token is the last `lags` values of the channel relative to the current one, the current one, and waves of the calendar;
- * before the first row, the first value is taken to have stood. So a token knows its near past, and the mixer adds what lies
- * further back. No position is encoded: the stream may be of any length. Predictions are differences to the current value.
+ * A token is the last `lags` values of the channel, less their mean and divided by their deviation, and waves of the calendar;
+ * before the first row, the first value is taken to have stood. What is predicted is in the same measure and is brought back.
+ * This is the input normalisation of Liu et al. 2022 ("Non-stationary Transformers", section 3.1), over the token's own past so
+ * that it is causal: a channel that drifts away from where it was in training looks the same. A token knows its near past, and
+ * the mixer adds what lies further back. No position is encoded: the stream may be of any length.
  *
  * The model is causal, so it learns from all tokens of a window at once, and can be fed row by row.
  */
@@ -68,8 +74,8 @@ export class Forecaster extends Module {
 	readonly #stack: Stack;
 	readonly #norm: LayerNorm;
 	readonly #head: Linear;
-	/** `[lags, lags]`: takes the current value from every earlier one and keeps it. */
-	readonly #relative: Tensor;
+	/** `[lags]` and `[1, lags]`: what normalisation and means are made with. */
+	readonly #constants: { readonly one: Tensor; readonly zero: Tensor; readonly mean: Tensor };
 
 	/** @param options.seed of the first weights @default 0 */
 	constructor(config: ForecasterConfig, options: { readonly seed?: number; readonly device?: DeviceName } = {}) {
@@ -85,12 +91,8 @@ export class Forecaster extends Module {
 		this.#stack = this.part('stack', new Stack(layers, { dim, heads, hidden, mixer, dropout, norm: 'pre', ...place }));
 		this.#norm = this.part('norm', new LayerNorm(dim, place));
 		this.#head = this.part('head', new Linear(dim, horizon, place));
-		const relative = new Float32Array(lags * lags);
-		for (let i = 0; i < lags; i++) {
-			relative[i * lags + i] = 1;
-			if (i < lags - 1) relative[i * lags + lags - 1] = -1;
-		}
-		this.#relative = persist(tensor(relative, [lags, lags], { device: place.device }));
+		const same = (value: number, shape: number[]) => persist(tensor(new Float32Array(lags).fill(value), shape, { device: place.device }));
+		this.#constants = { one: same(1, [lags]), zero: same(0, [lags]), mean: same(1 / lags, [1, lags]) };
 	}
 
 	/** Numbers a row and channel: its value and the calendar's. */
@@ -125,13 +127,17 @@ export class Forecaster extends Module {
 		const { T, W } = dims('Forecaster.forward', { x: [x, 'B T W'] });
 		if (W !== this.width) throw new ArgumentError(`Forecaster.forward: x has ${W} numbers a row, expected ${this.width}`);
 		const values = slice(x, -1, 0, 1);
-		const features = linear(unfold(this.#withHistory(values, state), this.config.lags), this.#relative);
-		const tokens = W > 1 ? concat([features, slice(x, -1, 1, W)], -1) : features;
+		const windows = unfold(this.#withHistory(values, state), this.config.lags);
+		const { one, zero, mean } = this.#constants;
+		const normal = layerNorm(windows, one, zero, { epsilon: smallest ** 2 });
+		const tokens = W > 1 ? concat([normal, slice(x, -1, 1, W)], -1) : normal;
 		const mixed = this.#stack.forward(this.#embed.forward(tokens), state?.parts[0]);
-		const from = last ? T - 1 : 0;
-		const seen = last ? slice(mixed, 1, from, T) : mixed;
-		const difference = this.#head.forward(this.#norm.forward(seen));
-		return add(difference, repeat(last ? slice(values, 1, from, T) : values, this.config.horizon));
+		const wanted = (all: Tensor) => (last ? slice(all, 1, T - 1, T) : all);
+		const predicted = this.#head.forward(this.#norm.forward(wanted(mixed)));
+		// Σ x·(x − mean)/σ = lags · σ: the deviation that layerNorm divided by.
+		const deviation = linear(mul(wanted(windows), wanted(normal)), mean);
+		const level = linear(wanted(windows), mean);
+		return add(mul(predicted, repeat(deviation, this.config.horizon)), repeat(level, this.config.horizon));
 	}
 
 	/** `[B, T, 1]` → `[B, lags − 1 + T]`: the values and those before them. */
@@ -148,7 +154,7 @@ export class Forecaster extends Module {
 	}
 
 	override dispose(): void {
-		this.#relative.dispose();
+		for (const constant of Object.values(this.#constants)) constant.dispose();
 		super.dispose();
 	}
 }
