@@ -18,18 +18,16 @@ struct Scratch {
   ~Scratch() { free(data); }
 };
 
-// Null when there is no memory. A task of the pool has to pass that on by a flag: nothing would catch what it throws.
 static inline float* reserve(Scratch& scratch, int64_t count) {
   if (count <= scratch.count) return scratch.data;
   free(scratch.data);
   scratch.count = 0;
   const int64_t rounded = (count + 1023) / 1024 * 1024;
   scratch.data = static_cast<float*>(aligned_alloc(64, static_cast<size_t>(rounded) * sizeof(float)));
-  if (scratch.data) scratch.count = rounded;
+  if (!scratch.data) fail(OPLUS_OUT_OF_MEMORY, "out of memory for the panels of a matrix product");
+  scratch.count = rounded;
   return scratch.data;
 }
-
-[[noreturn]] static inline void no_memory() { fail(OPLUS_OUT_OF_MEMORY, "out of memory for the panels of a matrix product"); }
 
 // ---- parts of vectors ------------------------------------------------------------------------
 

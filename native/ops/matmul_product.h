@@ -75,14 +75,9 @@ static inline void tiles(const Product& p, const float* a, const float* b, int64
 static inline void product_block(const Product& p) {
   const int64_t row_panels = pieces(p.M, kTileRows), depth_most = block_depth(p.K);
   const bool far = p.b.along && p.N * p.K >= kFarFloats;
-  int failed = 0;
   split(p.N, 4 * kTileColumns, p.M * p.N * p.K / kTaskWork, [&](int64_t j0, int64_t j1) {
     float* a = reserve(panels_a, row_panels * kTileRows * depth_most);
     float* b = reserve(panels_b, kTileColumns * depth_most);
-    if (!a || !b) {
-      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      return;
-    }
     for (int64_t k = 0; k < p.K; k += depth_most) {
       const int64_t depth = least(depth_most, p.K - k);
       pack<kTileRows>(p.a, p.M, 0, row_panels, k, depth, a);
@@ -93,7 +88,6 @@ static inline void product_block(const Product& p) {
       }
     }
   });
-  if (failed) no_memory();
 }
 
 // Rows of A in blocks × panels of B in runs; each task packs its block of A into a buffer of the thread it runs on.
@@ -104,29 +98,22 @@ static inline void product_tasks(const Product& p, const float* b, int64_t first
   const int64_t block = least(kBlockPanels, most(8, pieces(row_panels, want))), blocks = pieces(row_panels, block);
   const int64_t run = blocks >= want ? column_panels : most(8, pieces(column_panels, pieces(want, blocks))),
                 runs = pieces(column_panels, run);
-  int failed = 0;
   const auto task = [&](int t) {
     const int64_t i0 = t / runs * block, i1 = least(i0 + block, row_panels);
     const int64_t j0 = t % runs * run, j1 = least(j0 + run, column_panels);
     float* a = reserve(panels_a, kBlockPanels * kTileRows * depth);
-    if (!a) {
-      __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      return;
-    }
     pack<kTileRows>(p.a, p.M, i0, i1, k, depth, a);
     for (int64_t j = j0; j < j1; ++j) tiles(p, a, b + j * kTileColumns * depth, i0, i1, first + j * kTileColumns, k, depth);
   };
   if (parallel) parallel_for(static_cast<int>(blocks * runs), task);
   else
     for (int t = 0; t < blocks * runs; ++t) task(t);
-  if (failed) no_memory();
 }
 
 // Many rows: panels of B are packed first, for all tasks.
 static inline void product_packed(const Product& p) {
   const int64_t deserved = p.M * p.N * p.K / kTaskWork, depth_most = block_depth(p.K);
   float* b = reserve(panels_shared, pieces(least(p.N, kSpan), kTileColumns) * kTileColumns * depth_most);
-  if (!b) no_memory();
   for (int64_t first = 0; first < p.N; first += kSpan) {
     const int64_t columns = least(kSpan, p.N - first);
     for (int64_t k = 0; k < p.K; k += depth_most) {
@@ -152,7 +139,6 @@ static inline Rows lines_along(const Lines& lines, int64_t count, int64_t K) {
   if (lines.along && (K <= kDotDepth || count == 1)) return {lines.data, lines.stride};
   const int64_t stride = (pieces(K, kDotDepth) | 1) * kDotDepth;
   float* rows = reserve(rows_a, count * stride);
-  if (!rows) no_memory();
   for (int64_t k = 0; k < K; k += kDotDepth)
     for (int64_t r = 0; r < count; ++r)
       for (int64_t i = k; i < least(K, k + kDotDepth); ++i) rows[r * stride + i] = *lines.at(r, i);
