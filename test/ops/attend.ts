@@ -89,7 +89,7 @@ const whole: Subject = {
 	...common,
 	name: 'attend',
 	cases: [
-		{ B: 1, T: 1, S: 1, H: 1, G: 1, D: 1 },
+		{ B: 1, T: 1, S: 2, H: 1, G: 1, D: 1 },
 		{ B: 1, T: 1, S: 33, H: 4, G: 2, D: 5 },
 		{ B: 2, T: 7, S: 7, H: 2, G: 2, D: 5, causal: 1 },
 		{ B: 1, T: 33, S: 40, H: 3, G: 1, D: 32, causal: 1 },
