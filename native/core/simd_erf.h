@@ -5,6 +5,7 @@
 namespace oplus::OPLUS_TARGET {
 
 struct NormalTail {
+  Vec t;      // as given, at most 13.2: finite, so that t · tail is 0 and not NaN at infinity
   Vec tail;   // Φ(−t) = erfc(t / √2) / 2
   Vec gauss;  // exp(−t² / 2)
 };
@@ -33,7 +34,7 @@ OPLUS_INLINE NormalTail normal_tail(Vec t) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const Vec gauss = p * (Vec)((VecInt)shifted << 23);
+  const Vec gauss = select(t > 13.1f, Vec{}, p * (Vec)((VecInt)shifted << 23));
 
   const Vec inverse = 1.0f / (t + 2.5f), z = inverse * 5.946969697f - 1.378787879f;
   Vec q = splat(3.267017425e-05f);
@@ -46,8 +47,7 @@ OPLUS_INLINE NormalTail normal_tail(Vec t) {
   q = q * z + 8.848029151e-02f;
   q = q * z + 3.991658872e-01f;
   q = q * z + 7.790149372e-01f;
-  const VecInt beyond = t > 13.1f;
-  return {select(beyond, Vec{}, gauss * (q * inverse)), select(beyond, Vec{}, gauss)};
+  return {t, gauss * (q * inverse), gauss};
 }
 
 }  // namespace oplus::OPLUS_TARGET

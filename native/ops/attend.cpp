@@ -14,7 +14,7 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int64_t kFewRows = 16;                  // query rows a head below which packing the keys does not pay
+constexpr int64_t kFewRows = 20;                  // query rows a head below which packing the keys does not pay
 constexpr int64_t kPackedFloats = int64_t{16} << 20;  // 64 MiB: heads whose packed keys and values are held at a time
 
 // scores ← q · k for the tile's first `count` keys

@@ -8,9 +8,11 @@
 
 namespace oplus::OPLUS_TARGET {
 
-// scores[j] = q · k_j for kLanes keys `stride` apart.
+// Lane j: q · k_j, for kLanes keys `stride` apart.
 OPLUS_INLINE Vec dots(const float* q, const float* k, int64_t stride, int64_t D) {
-  Vec sums[kLanes] = {};
+  Vec sums[kLanes];
+#pragma GCC unroll 16
+  for (int j = 0; j < kLanes; ++j) sums[j] = Vec{};
   int64_t d = 0;
   for (; d + kLanes <= D; d += kLanes) {
     const Vec x = load(q + d);
@@ -19,26 +21,53 @@ OPLUS_INLINE Vec dots(const float* q, const float* k, int64_t stride, int64_t D)
   }
   if (d < D) {
     const Vec x = load_part(q + d, D - d);
+#pragma GCC unroll 16
     for (int j = 0; j < kLanes; ++j) sums[j] += x * load_part(k + j * stride + d, D - d);
   }
   return sums_of(sums);
 }
 
-// w += Σ_j p[j] · v_j for n ≤ kLanes values `stride` apart.
+// w += Σ_j p[j] · v_j, for n ≤ kGather values `stride` apart.
+constexpr int kGather = 4;
 OPLUS_INLINE void add_values(const float* p, const float* v, int64_t stride, int64_t n, int64_t D, float* w) {
-  for (int64_t d = 0; d < D; d += kLanes) {
-    const int64_t part = at_most(kLanes, D - d);
-    if (part == kLanes && n == kLanes) {
-      Vec sum = load(w + d);
-#pragma GCC unroll 16
-      for (int j = 0; j < kLanes; ++j) sum += p[j] * load(v + j * stride + d);
-      store(w + d, sum);
-    } else {
-      Vec sum = load_part(w + d, part);
-      for (int64_t j = 0; j < n; ++j) sum += p[j] * (part == kLanes ? load(v + j * stride + d) : load_part(v + j * stride + d, part));
-      store_part(w + d, sum, part);
-    }
+  int64_t d = 0;
+  if (n == kGather) {
+    const Vec p0 = splat(p[0]), p1 = splat(p[1]), p2 = splat(p[2]), p3 = splat(p[3]);
+    const float *v1 = v + stride, *v2 = v1 + stride, *v3 = v2 + stride;
+    for (; d + kLanes <= D; d += kLanes)
+      store(w + d, load(w + d) + (p0 * load(v + d) + p1 * load(v1 + d)) + (p2 * load(v2 + d) + p3 * load(v3 + d)));
   }
+  for (; d < D; d += kLanes) {
+    const int64_t part = at_most(kLanes, D - d);
+    Vec sum = load_part(w + d, part);
+    for (int64_t j = 0; j < n; ++j) sum += p[j] * load_part(v + j * stride + d, part);
+    store_part(w + d, sum, part);
+  }
+}
+
+// The next rows, asked for while these are in work: the hardware alone follows rows that lie `stride` apart badly.
+OPLUS_INLINE void prefetch_rows(const float* from, int64_t stride, int64_t rows, int64_t D) {
+  for (int64_t j = 0; j < rows; ++j)
+    for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(from + j * stride + d);
+}
+
+// One query: scores become 2^(score − m); returns their sum.
+OPLUS_INLINE float soften_part(float* p, int64_t count, float* m) {
+  Vec top = splat(-__builtin_inff());
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) top = vmax(load(p + i), top);
+  if (i < count) top = vmax(load_part(p + i, count - i, -__builtin_inff()), top);
+  *m = max(top);
+  const float base = *m == -__builtin_inff() ? 0 : *m;
+  Vec total{};
+  for (i = 0; i < count; i += kLanes) {
+    const int64_t part = at_most(kLanes, count - i);
+    const Vec e = power_of_two((part == kLanes ? load(p + i) : load_part(p + i, part, -__builtin_inff())) - base);
+    if (part == kLanes) store(p + i, e);
+    else store_part(p + i, e, part);
+    total += e;
+  }
+  return sum(total);
 }
 
 static inline void attend_few(const float* q, const float* k, const float* v, const int32_t* lengths, float* o, float* L, const AttendSizes& n) {
@@ -50,53 +79,41 @@ static inline void attend_few(const float* q, const float* k, const float* v, co
   Scratch states(volume(n.B, parts, queries, width));
 
   parallel_with_scratch(n.B * parts, queries * keys, n.cost() < kInline, [&](float* scores, int64_t task) {
-    const int64_t b = task / parts, first = task % parts * keys, last = at_most(n.S, first + keys);
-    const float* from_k = k + b * n.capacity * row;
-    const float* from_v = v + b * n.capacity * row;
-    float* state = states.data() + task * queries * width;
-    const int64_t length = lengths ? lengths[b] : n.S;
-    auto seen = [&](int64_t query) { return at_most(last, n.seen(query / n.H, length)) - first; };  // keys of this part
+    const int64_t b = task / parts, first = task % parts * keys, count = at_most(keys, n.S - first), R = n.group();
+    const float* from_k = k + (b * n.capacity + first) * row;
+    const float* from_v = v + (b * n.capacity + first) * row;
+    float* states_of_part = states.data() + task * queries * width;
+    auto seen = [&](int64_t t) { return at_most(count, n.seen(t, lengths ? lengths[b] : n.S) - first); };  // keys of this part
 
-    for (int64_t j = first; j < last; j += kLanes) {
-      for (int64_t query = 0; query < queries; ++query) {
-        if (seen(query) <= j - first) continue;
-        const float* at = from_k + j * row + query % n.H / n.group() * n.D;
-        const float* x = q + (b * queries + query) * n.D;
-        float* to = scores + query * keys + (j - first);
-        if (j + kLanes <= last) store(to, dots(x, at, row, n.D) * factor);
-        else for (int64_t i = 0; i < last - j; ++i) to[i] = dot(x, at + i * row, n.D) * factor;
+    for (int64_t j = 0; j < count; j += kLanes)
+      for (int64_t g = 0; g < n.G; ++g) {
+        const float* at = from_k + j * row + g * n.D;
+        prefetch_rows(at + kLanes * row, row, at_most(kLanes, count - j - kLanes), n.D);
+        for (int64_t t = 0; t < n.T; ++t) {
+          if (seen(t) <= j) continue;
+          for (int64_t query = t * n.H + g * R; query < t * n.H + (g + 1) * R; ++query) {
+            const float* x = q + (b * queries + query) * n.D;
+            float* to = scores + query * keys + j;
+            if (j + kLanes <= count) store(to, dots(x, at, row, n.D) * factor);
+            else for (int64_t i = 0; i < count - j; ++i) to[i] = dot(x, at + i * row, n.D) * factor;
+          }
+        }
       }
-    }
     for (int64_t query = 0; query < queries; ++query) {
-      float* p = scores + query * keys;
-      float* to = state + query * width;
-      const int64_t count = seen(query);
-      Vec top = splat(-__builtin_inff());
-      int64_t i = 0;
-      for (; i + kLanes <= count; i += kLanes) top = vmax(load(p + i), top);
-      if (i < count) top = vmax(load_part(p + i, count - i, -__builtin_inff()), top);
-      const float m = max(top), base = m == -__builtin_inff() ? 0 : m;
-      Vec total{};
-      for (i = 0; i + kLanes <= count; i += kLanes) {
-        const Vec e = power_of_two(load(p + i) - base);
-        store(p + i, e);
-        total += e;
-      }
-      if (i < count) {
-        const Vec e = power_of_two(load_part(p + i, count - i, -__builtin_inff()) - base);
-        store_part(p + i, e, count - i);
-        total += e;
-      }
-      to[0] = m;
-      to[1] = sum(total);
-      for (int64_t d = 0; d < n.D; ++d) to[2 + d] = 0;
+      float* state = states_of_part + query * width;
+      state[1] = soften_part(scores + query * keys, seen(query / n.H), state);
+      for (int64_t d = 0; d < n.D; ++d) state[2 + d] = 0;
     }
-    for (int64_t j = first; j < last; j += kLanes) {
-      for (int64_t query = 0; query < queries; ++query) {
-        const int64_t count = at_most(kLanes, seen(query) - (j - first));
-        if (count > 0) add_values(scores + query * keys + (j - first), from_v + j * row + query % n.H / n.group() * n.D, row, count, n.D, state + query * width + 2);
+    for (int64_t j = 0; j < count; j += kGather)
+      for (int64_t g = 0; g < n.G; ++g) {
+        const float* at = from_v + j * row + g * n.D;
+        prefetch_rows(at + kLanes * row, row, at_most(kGather, count - j - kLanes), n.D);
+        for (int64_t t = 0; t < n.T; ++t) {
+          const int64_t now = at_most(kGather, seen(t) - j);
+          for (int64_t query = t * n.H + g * R; now > 0 && query < t * n.H + (g + 1) * R; ++query)
+            add_values(scores + query * keys + j, at, row, now, n.D, states_of_part + query * width + 2);
+        }
       }
-    }
   });
 
   for_rows(n.B * queries, parts * width, [&](int64_t i, int64_t end) {

@@ -1,6 +1,5 @@
-// GELU (Hendrycks & Gimpel 2016), exact: y = x · Φ(x), and its gradient Φ(x) + x · φ(x).
-// For x < 0 the product x · Φ(x) is made from the tail itself, so small results keep their digits; where a library writes
-// 1 + erf(x / √2) they cancel. −∞ gives −0, the limit.
+// GELU (Hendrycks & Gimpel 2016), exact: y = x · Φ(x) = max(x, 0) − |x| · Φ(−|x|), and its gradient Φ(x) + x · φ(x).
+// Made from the tail, so small results at x < 0 keep their digits; the usual 1 + erf(x / √2) loses them. −∞ gives 0, the limit.
 #include "core/op.h"
 #include "core/partition.h"
 #include "core/simd.h"
@@ -9,20 +8,17 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-// Beyond ±14 both Φ(−|x|) and φ(x) are 0 in f32; keeping x finite keeps ∞ · 0 away. In this order, NaN passes.
-OPLUS_INLINE Vec finite(Vec x) { return vmin(splat(14.0f), vmax(splat(-14.0f), x)); }
 OPLUS_INLINE Vec magnitude(Vec x) { return (Vec)((VecInt)x & 0x7fffffff); }
 
 OPLUS_INLINE Vec gelu_of(Vec x) {
-  const Vec tail = normal_tail(magnitude(x)).tail;
-  const Vec part = finite(x) * tail;
-  return select(x < 0.0f, part, x - part);
+  const NormalTail at = normal_tail(magnitude(x));
+  return vmax(x, Vec{}) - at.t * at.tail;
 }
 
 OPLUS_INLINE Vec slope_of(Vec x) {
   const NormalTail at = normal_tail(magnitude(x));
-  const Vec below = select(x < 0.0f, at.tail, 1.0f - at.tail);
-  return below + finite(x) * at.gauss * 0.398942280401432678f;  // 1 / √(2π)
+  const Vec left = at.tail - at.t * at.gauss * 0.398942280401432678f;  // at −|x|; 1 / √(2π)
+  return select(x < 0.0f, left, 1.0f - left);
 }
 
 void gelu(In<float> x, Out<float> y, int64_t n) {
