@@ -67,7 +67,7 @@ __device__ void scan_leaves(const Job& job, int64_t begin, int64_t end, State<S>
       S::load(totals[half][w], S::kColumns, total.w);
       carry.append(total);
     }
-    if (kEmit) {
+    if constexpr (kEmit) {
       before.append(state);
 #pragma unroll
       for (int i = 0; i < kRun<S>; ++i) {
@@ -79,11 +79,11 @@ __device__ void scan_leaves(const Job& job, int64_t begin, int64_t end, State<S>
 }
 
 // All of a sequence in one block.
-template <typename S, typename Job>
+template <typename S, bool kEmit, typename Job>
 __global__ void __launch_bounds__(kScanThreads) scan_whole(Job job) {
   job.enter(blockIdx.x);
   State<S> carry = job.template first<S>();
-  scan_leaves<S, true>(job, 0, job.count, carry);
+  scan_leaves<S, kEmit>(job, 0, job.count, carry);
   __syncthreads();  // the state may go out to where it came from, which all threads have read by now
   if (threadIdx.x < S::kLanes) job.template last<S>(carry);
 }
@@ -145,23 +145,30 @@ unsigned scan_threads(int64_t count) {
   return static_cast<unsigned>(32 * at_least(1, at_most(kScanWarps, divide_up(count, S::kUnits * kRun<S>))));
 }
 
-template <typename S, typename Job>
-void run_scan(Stream stream, const Job& job, int64_t sequences) {
-  if (sequences == 0) return;
+// How a sequence is cut: 1 chunk where sequences fill the card or are short, else about four blocks a multiprocessor, of a
+// tile or more each.
+template <typename S>
+int64_t chunk_length(Stream stream, int64_t sequences, int64_t count) {
   constexpr int64_t kTile = static_cast<int64_t>(kScanWarps) * S::kUnits * kRun<S>;
   const int64_t processors = gpu::processors(stream);
+  if (sequences >= 2 * processors || count <= 2 * kTile) return at_least(1, count);
+  const int64_t wanted = at_most(divide_up(4 * processors, sequences), divide_up(count, kTile));
+  return divide_up(divide_up(count, wanted), kTile) * kTile;
+}
+
+// kEmit: every prefix is wanted; else only the last.
+template <typename S, bool kEmit, typename Job>
+void run_scan(Stream stream, const Job& job, int64_t sequences) {
+  if (sequences == 0) return;
   const auto across = static_cast<unsigned>(sequences);
-  if (sequences >= 2 * processors || job.count <= 2 * kTile)
-    return gpu::launch(scan_whole<S, Job>, across, scan_threads<S>(job.count), stream, job);
-  // Four blocks a multiprocessor, of a tile or more each.
-  const int64_t wanted = at_most(divide_up(4 * processors, sequences), divide_up(job.count, kTile));
-  const int64_t chunk = divide_up(divide_up(job.count, wanted), kTile) * kTile, chunks = divide_up(job.count, chunk);
+  const int64_t chunk = chunk_length<S>(stream, sequences, job.count), chunks = divide_up(job.count, chunk);
+  if (chunks <= 1) return gpu::launch(scan_whole<S, kEmit, Job>, across, scan_threads<S>(job.count), stream, job);
   const int64_t n = sequences * (chunks + 1);
   const States states = states_in(gpu::scratch(stream, states_size(n, job.D)), n);
   const dim3 grid(across, static_cast<unsigned>(chunks));
   gpu::launch(scan_totals<S, Job>, grid, kScanThreads, stream, job, states, chunk);
-  gpu::launch(scan_whole<S, Carry<Job>>, across, scan_threads<S>(chunks + 1), stream, Carry<Job>{job, states, chunks + 1, job.D});
-  gpu::launch(scan_chunk<S, Job>, grid, kScanThreads, stream, job, states, chunk);
+  gpu::launch(scan_whole<S, kEmit, Carry<Job>>, across, scan_threads<S>(chunks + 1), stream, Carry<Job>{job, states, chunks + 1, job.D});
+  if constexpr (kEmit) gpu::launch(scan_chunk<S, Job>, grid, kScanThreads, stream, job, states, chunk);
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ void scan(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<fl
   // The states come in as const and go out otherwise: one type for both, of which the first is only read.
   const States before = m0 ? States{const_cast<float*>(m0.data), const_cast<float*>(u0.data), const_cast<float*>(w0.data)} : States{};
   const Tokens job{s.data, v.data, before, lengths.data, o.data, L.data, {m.data, u.data, w.data}, T, H, G, static_cast<int>(D), reverse};
-  with_shape(D, aligned(v.data, w0.data, o.data, w.data), [&](auto shape) { run_scan<decltype(shape)>(stream, job, B * H); });
+  with_shape(D, aligned(v.data, w0.data, o.data, w.data), [&](auto shape) { run_scan<decltype(shape), true>(stream, job, B * H); });
 }
 
 constexpr oplus_op list[] = {op<scan>("scan")};

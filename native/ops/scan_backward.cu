@@ -100,7 +100,7 @@ void scan_backward(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, M
   const States final = m ? States{const_cast<float*>(m.data), const_cast<float*>(du.data), const_cast<float*>(dw.data)} : States{};
   const Gradients job{s.data,  v.data,  o.data,   L.data,   g.data, m0.data, final, lengths.data,        ds.data,
                       dv.data, du0.data, dw0.data, T, H, G, static_cast<int>(D), reverse};
-  with_shape(D, aligned(v.data, o.data, g.data, dw.data, dv.data, dw0.data), [&](auto shape) { run_scan<decltype(shape)>(stream, job, B * H); });
+  with_shape(D, aligned(v.data, o.data, g.data, dw.data, dv.data, dw0.data), [&](auto shape) { run_scan<decltype(shape), true>(stream, job, B * H); });
 }
 
 constexpr oplus_op list[] = {op<scan_backward>("scanBackward")};
