@@ -29,7 +29,7 @@ export function demo(): Command {
 		.option('--out <folder>', 'where to write the report and the model', path.join('oplus-out', 'demo'));
 }
 
-/** Daily weather of Seattle, 2012 to 2015, measured by NOAA; it comes with the npm package vega-datasets. */
+/** Daily weather of Seattle, 2012 to 2015, from NOAA's records; it comes with the npm package vega-datasets. */
 function dataFile(): string {
 	const entry = createRequire(__filename).resolve('vega-datasets');
 	return path.join(path.dirname(path.dirname(entry)), 'data', 'seattle-weather.csv');
@@ -155,7 +155,7 @@ async function page(trained: Trained, test: Score, streamed: Replay, ahead: read
 				},
 			},
 			{ heading: 'How it learnt', charts: [learning] },
-			{ heading: 'Where the data come from', text: ["Daily records of Seattle, 2012 to 2015, from NOAA's Global Historical Climatology Network, as the npm package vega-datasets carries them (seattle-weather.csv)."] },
+			{ heading: 'Where the data come from', text: ["Daily records of Seattle, 2012 to 2015, from NOAA's National Climatic Data Center, as the npm package vega-datasets carries them (seattle-weather.csv)."] },
 		],
 	});
 }
