@@ -203,8 +203,7 @@ static inline void stream_rows(int64_t depth, const float* a, int64_t a_stride, 
   int64_t j = 0;
   for (; j + kVectors * kLanes <= columns; j += kVectors * kLanes)
     stream_tile<kRows, kVectors, true>(depth, a, a_stride, b + j, b_stride, add, y + j, y_stride, columns - j);
-  for (; j < columns; j += kLanes)
-    stream_tile<kRows, 1, false>(depth, a, a_stride, b + j, b_stride, add, y + j, y_stride, columns - j);
+  if (j < columns) stream_tile<kRows, kVectors, false>(depth, a, a_stride, b + j, b_stride, add, y + j, y_stride, columns - j);
 }
 
 // y[M, columns] = a[M, K] · b[K, columns], rows as far apart as the strides say.

@@ -34,12 +34,15 @@ static inline float* reserve(Scratch& scratch, int64_t count) {
 OPLUS_INLINE VecInt first_lanes(int64_t n) {  // all bits set in the first n lanes
   VecInt lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  return lane < static_cast<int32_t>(n < kLanes ? n : kLanes);
+  return lane < static_cast<int32_t>(n < 0 ? 0 : n < kLanes ? n : kLanes);
 }
-// The first n floats and zeros after them; memory past them is not touched. n may be above kLanes.
+#if defined(__AVX512F__)
+OPLUS_INLINE __mmask16 first_mask(int64_t n) { return static_cast<__mmask16>(n <= 0 ? 0 : n < kLanes ? (1u << n) - 1 : 0xffffu); }
+#endif
+// The first n floats and zeros after them; memory past them is not touched. n may be below 0 or above kLanes.
 OPLUS_INLINE Vec load_first(const float* p, int64_t n) {
 #if defined(__AVX512F__)
-  return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>(n < kLanes ? (1u << n) - 1 : 0xffffu), p);
+  return (Vec)_mm512_maskz_loadu_ps(first_mask(n), p);
 #elif defined(__AVX2__)
   return (Vec)_mm256_maskload_ps(p, (__m256i)first_lanes(n));
 #else
@@ -48,7 +51,7 @@ OPLUS_INLINE Vec load_first(const float* p, int64_t n) {
 }
 OPLUS_INLINE void store_first(float* p, Vec v, int64_t n) {
 #if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>(n < kLanes ? (1u << n) - 1 : 0xffffu), (__m512)v);
+  _mm512_mask_storeu_ps(p, first_mask(n), (__m512)v);
 #elif defined(__AVX2__)
   _mm256_maskstore_ps(p, (__m256i)first_lanes(n), (__m256)v);
 #else

@@ -156,7 +156,7 @@ static inline void product_dots(const Lines& a, int64_t M, const Lines& b, int64
 static inline void product_stream(const Product& p) {
   const Rows a = lines_along(p.a, p.M, p.K);
   const int64_t deserved = most(p.N * p.K / kTaskFloats, p.M * p.N * p.K / kTaskWork);
-  split(p.N, 8 * kLanes, deserved, [&](int64_t j0, int64_t j1) {
+  split(p.N, (p.M == 1 ? 8 : 12) * kLanes, deserved, [&](int64_t j0, int64_t j1) {
     stream_product(a.data, a.stride, p.b.data + j0, p.b.stride, p.y + j0, p.N, p.M, p.K, j1 - j0);
   });
 }
