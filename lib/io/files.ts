@@ -1,20 +1,28 @@
+import { randomUUID } from 'node:crypto';
 import fs from 'node:fs/promises';
 import path from 'node:path';
-import writeFile from 'write-file-atomic';
 
 /**
  * Write a file whole or not at all: a new file beside it is written, flushed to disk and renamed over the old one, so that a
  * full disk or a crash leaves what was there before. Folders on the way are made.
- * @throws the file system's own error (`code` ENOSPC, EACCES, …), with the path in the message
+ *
+ * (Not write-file-atomic: its version 6 writes with one call and does not look how much was taken, so that a disk which
+ * fills up half-way leaves a shortened file in the old one's place.)
+ * @throws the file system's own error (`code` ENOSPC, EACCES, …)
  */
 export async function writeAtomic(file: string, data: string | Uint8Array | readonly Uint8Array[]): Promise<void> {
 	await fs.mkdir(path.dirname(path.resolve(file)), { recursive: true });
-	await writeFile(file, typeof data === 'string' ? data : bytesOf(data));
-}
-
-function bytesOf(data: Uint8Array | readonly Uint8Array[]): Buffer {
-	if (!(data instanceof Uint8Array)) return Buffer.concat(data);
-	return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+	const fresh = `${file}.${randomUUID()}.tmp`;
+	try {
+		await using handle = await fs.open(fresh, 'wx');
+		const chunks = typeof data === 'string' ? [Buffer.from(data)] : data instanceof Uint8Array ? [data] : data;
+		for (const chunk of chunks) await handle.writeFile(chunk); // goes on after what is there, until all is written
+		await handle.sync();
+	} catch (error) {
+		await fs.rm(fresh, { force: true });
+		throw error;
+	}
+	await fs.rename(fresh, file);
 }
 
 /** Whether there is something at this path. @throws what the file system says other than that there is nothing */
