@@ -61,6 +61,11 @@ Napi::Value failure_error(napi_env env, const std::string& failure) {
 
 Environment& environment_of(const Napi::CallbackInfo& info) { return static_cast<Instance*>(info.Data())->environment; }
 
+std::shared_ptr<Queue> queue_of(const Napi::CallbackInfo& info, const char* where) {
+  if (info.Length() != 1 || !info[0].IsString()) throw Error("ERR_ARGUMENT", std::string(where) + ": expects (device)");
+  return environment_of(info).queue(info[0].As<Napi::String>().Utf8Value());
+}
+
 // ---- operations --------------------------------------------------------------------------------
 
 struct Entry {  // one exported operation
@@ -249,7 +254,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
 
 Napi::Value synchronize(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    const std::shared_ptr<Queue> queue = environment_of(info).queue(info[0].As<Napi::String>().Utf8Value());
+    const std::shared_ptr<Queue> queue = queue_of(info, "synchronize");
     return later(info.Env(), *static_cast<Instance*>(info.Data()), *queue, {}, [queue]() -> std::string {
       oplus_message message{};
       return queue->backend->synchronize(queue->stream(), &message) == OPLUS_OK ? "" : "ERR_DEVICE " + queue->name + ": " + message.text;
@@ -290,7 +295,7 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
 
 Napi::Value memory(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    const Cache::Use use = environment_of(info).queue(info[0].As<Napi::String>().Utf8Value())->cache().use();
+    const Cache::Use use = queue_of(info, "memory")->cache().use();
     auto out = Napi::Object::New(info.Env());
     out.Set("bytes", static_cast<double>(use.bytes));
     out.Set("peakBytes", static_cast<double>(use.peak_bytes));
@@ -302,12 +307,19 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
 
 Napi::Value trim(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    environment_of(info).queue(info[0].As<Napi::String>().Utf8Value())->cache().trim();
+    queue_of(info, "trim")->cache().trim();
     return nullptr;
   }));
 }
 
-void set_thread_count(const Napi::CallbackInfo& info) { set_threads(info[0].As<Napi::Number>().Int32Value()); }
+Napi::Value set_thread_count(const Napi::CallbackInfo& info) {
+  return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
+    const double n = info.Length() == 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+    if (!(n >= 0 && n <= 4096) || n != std::trunc(n)) throw Error("ERR_ARGUMENT", "setThreads: expects an integer from 0 to 4096");
+    set_threads(static_cast<int>(n));
+    return nullptr;
+  }));
+}
 
 Napi::Value cpu(const Napi::CallbackInfo& info) {
   auto out = Napi::Object::New(info.Env());
@@ -316,8 +328,12 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   return out;
 }
 
-void set_errors(const Napi::CallbackInfo& info) {
-  static_cast<Instance*>(info.Data())->errors = Napi::Persistent(info[0].As<Napi::Object>());
+Napi::Value set_errors(const Napi::CallbackInfo& info) {
+  return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
+    if (info.Length() != 1 || !info[0].IsObject()) throw Error("ERR_ARGUMENT", "errors: expects an object of classes");
+    static_cast<Instance*>(info.Data())->errors = Napi::Persistent(info[0].As<Napi::Object>());
+    return nullptr;
+  }));
 }
 
 // ---- the module --------------------------------------------------------------------------------
@@ -338,7 +354,6 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(instance);
   export_operations(env, exports, *instance);
   const auto add = [&](const char* name, Napi::Value (*f)(const Napi::CallbackInfo&)) { exports.Set(name, Napi::Function::New(env, f, name, instance)); };
-  const auto add_quiet = [&](const char* name, void (*f)(const Napi::CallbackInfo&)) { exports.Set(name, Napi::Function::New(env, f, name, instance)); };
   add("create", create);
   add("write", write);
   add("dispose", dispose);
@@ -348,8 +363,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   add("memory", memory);
   add("trim", trim);
   add("cpu", cpu);
-  add_quiet("setThreads", set_thread_count);
-  add_quiet("errors", set_errors);
+  add("setThreads", set_thread_count);
+  add("errors", set_errors);
 
   napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "oplus"), 0, 1, nullptr, nullptr, instance, settle, &instance->settle);
   napi_unref_threadsafe_function(env, instance->settle);
