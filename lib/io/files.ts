@@ -14,15 +14,18 @@ export async function writeAtomic(file: string, data: string | Uint8Array | read
 	await fs.mkdir(path.dirname(path.resolve(file)), { recursive: true });
 	const fresh = `${file}.${randomUUID()}.tmp`;
 	try {
-		await using handle = await fs.open(fresh, 'wx');
-		const chunks = typeof data === 'string' ? [Buffer.from(data)] : data instanceof Uint8Array ? [data] : data;
-		for (const chunk of chunks) await handle.writeFile(chunk); // goes on after what is there, until all is written
-		await handle.sync();
+		await fill(fresh, typeof data === 'string' ? [Buffer.from(data)] : data instanceof Uint8Array ? [data] : data);
+		await fs.rename(fresh, file);
 	} catch (error) {
 		await fs.rm(fresh, { force: true });
 		throw error;
 	}
-	await fs.rename(fresh, file);
+}
+
+async function fill(file: string, chunks: readonly Uint8Array[]): Promise<void> {
+	await using handle = await fs.open(file, 'wx');
+	for (const chunk of chunks) await handle.writeFile(chunk); // goes on after what is there, until all is written
+	await handle.sync();
 }
 
 /** Whether there is something at this path. @throws what the file system says other than that there is nothing */
