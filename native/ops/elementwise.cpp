@@ -138,6 +138,23 @@ void sum_over(In<float> x, Out<float> y, int64_t outer, int64_t n, int64_t inner
     });
 }
 
+// Copies this large would only push everything else out of the caches, and reading each line of y before it is overwritten
+// would move half as much again: stores go past the caches. x and y are different memory.
+constexpr int64_t kBeyondCaches = 8 << 20;  // elements
+
+void copy_past_caches(const float* from, float* to, int64_t n) {
+  const int64_t head = at_most(n, -(reinterpret_cast<intptr_t>(to) / 4) & (kLanes - 1));  // up to the first whole vector of y
+  std::memcpy(to, from, sizeof(float) * head);
+  int64_t i = head;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    const Vec v0 = load(from + i), v1 = load(from + i + kLanes), v2 = load(from + i + 2 * kLanes), v3 = load(from + i + 3 * kLanes);
+    stream(to + i, v0), stream(to + i + kLanes, v1);
+    stream(to + i + 2 * kLanes, v2), stream(to + i + 3 * kLanes, v3);
+  }
+  stream_fence();
+  std::memcpy(to + i, from + i, sizeof(float) * (n - i));
+}
+
 void copy_block(In<float> x, InOut<float> y, int64_t outer, int64_t width, int64_t x_stride, int64_t x_offset, int64_t y_stride,
                 int64_t y_offset) {
   if (volume(outer, width) == 0) return;
@@ -145,6 +162,11 @@ void copy_block(In<float> x, InOut<float> y, int64_t outer, int64_t width, int64
   expect("y", y, volume(outer - 1, y_stride) + volume(y_offset) + width);
   const float* from = x.data + x_offset;
   float* to = y.data + y_offset;
+  if (width >= kBeyondCaches && x.data != y.data) {
+    for (int64_t o = 0; o < outer; ++o)
+      for_pieces(width, [&](int64_t i, int64_t end) { copy_past_caches(from + o * x_stride + i, to + o * y_stride + i, end - i); });
+    return;
+  }
   if (outer <= 8) {
     for (int64_t o = 0; o < outer; ++o)
       for_pieces(width, [&](int64_t i, int64_t end) { std::memmove(to + o * y_stride + i, from + o * x_stride + i, sizeof(float) * (end - i)); });

@@ -1,0 +1,76 @@
+// The figures as a page: one file with its plots inside.
+import fs from 'node:fs';
+import { require } from './machine.mjs';
+import { metric, time } from './report.mjs';
+
+const { lineChart } = require('../dist/plot.js');
+const { htmlReport } = require('../dist/report.js');
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+
+function tableOf(lines) {
+	const head = ['work', 'threads', 'time', 'noise', 'must move', 'operations', 'of its ceiling', 'against peers', 'goals'];
+	const rows = lines.map((line) => [
+		`${line.name} (${Object.entries(line.sizes)
+			.map(([name, size]) => `${name} ${size}`)
+			.join(', ')})`,
+		`${line.threads}`,
+		time(line.seconds),
+		percent(line.noise),
+		`${metric(line.bytes)}B`,
+		metric(line.operations),
+		line.ceiling ? `${percent(line.ceiling.fraction)} of ${line.ceiling.name}` : '',
+		Object.entries(line.peers)
+			.map(([name, { ratio }]) => `${name}: ${ratio.toPrecision(3)} ×`)
+			.join('; '),
+		line.goals.map(({ what, met }) => `${what}: ${met ? 'met' : 'missed'}`).join('; '),
+	]);
+	return { head, rows };
+}
+
+function chart(title, unit, curves, value, log = true) {
+	const lines = curves.map(({ name, points }) => ({
+		name,
+		points: points.map((point) => [point.tokens, value(point)]),
+		dashed: name !== 'Aaren',
+	}));
+	return lineChart({ title, x: { title: 'tokens seen', log: true }, y: { title: unit, log }, lines });
+}
+
+async function growthOf(curves) {
+	const p99 = curves.map(({ name, points }) => ({ name: `${name}, p99`, points: points.map((point) => ({ ...point, p50: point.p99 })) }));
+	const { C, H, hidden } = curves[0].sizes;
+	return {
+		heading: 'How the cost grows with the length of a stream',
+		text: [
+			`One block of width ${C}, ${H} heads, feed-forward width ${hidden}, one token at a time, one thread, f32. Aaren's state has one size; a cache ` +
+				'of keys and values grows with every token, and so does the time of a step.',
+		],
+		charts: [
+			await chart('State', 'bytes of state', curves, ({ stateBytes }) => stateBytes),
+			await chart('Time per token, median and 99th percentile of the last steps', 'µs', [...curves, ...p99], ({ p50 }) => p50 * 1e6),
+			await chart('Time of the whole stream', 'seconds in all', curves, ({ totalSeconds }) => totalSeconds),
+		],
+	};
+}
+
+/** @returns the file's name */
+export async function writePage(file, { machine, lines, curves }) {
+	const { cpu, cores, instructions, node, date, commit, command, load, peers } = machine;
+	const sections = [
+		{
+			heading: 'Figures',
+			text: [
+				'Medians; everything in a line ran in turns within one run. The noise is how far the same work, timed twice, differs. A ratio says how many ' +
+					'times as long the peer took. A ceiling is a copy of as many bytes as must move, or the library’s own rate for products of matrices.',
+			],
+			table: tableOf(lines),
+		},
+	];
+	if (curves.length > 0) sections.push(await growthOf(curves));
+	const lead =
+		`${cpu}, ${cores} cores (${instructions}), Node ${node}${peers ? `, PyTorch ${peers.pytorch}` : ''}; ${date}, commit ${commit.slice(0, 12)}, ` +
+		`load ${load[0].toFixed(1)} at the start; ${command}`;
+	fs.writeFileSync(file, htmlReport({ title: 'oplus: how fast', lead, sections }));
+	return file;
+}
