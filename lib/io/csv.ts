@@ -10,7 +10,7 @@ export interface Table {
 	/** One array a name, each of `rows` numbers, all finite. */
 	readonly columns: readonly Float64Array[];
 	readonly rows: number;
-	/** The date column as it is written; null when the file has none. */
+	/** The date column as it is written, all of which `parseDate` reads; null when the file has none. */
 	readonly dates: readonly string[] | null;
 }
 
@@ -34,7 +34,7 @@ const someRows = 4096;
 
 /**
  * Read a CSV file with a header line. The first column is the date when its cells are dates; every other column that is asked
- * for must hold a finite number in every row. Bytes that are no UTF-8 are taken as Latin-1; a missing final newline is fine.
+ * for must hold a finite number in every row, and the date a date. Bytes that are no UTF-8 are taken as Latin-1; a missing final newline is fine.
  * @throws FormatError with line and column: a bad, empty or missing cell, an unknown column, no rows
  */
 export async function readTable(path: string, options: CsvOptions = {}): Promise<Table> {
@@ -138,7 +138,11 @@ function rowOf(path: string, { cells, names, at, dated }: Header, record: readon
 		}
 		values[i] = value;
 	}
-	return { values, date: dated ? decode(record[0]!) : null, line };
+	const date = dated ? decode(record[0]!) : null;
+	if (date !== null && parseDate(date) === undefined) {
+		throw new FormatError(path, `the date is ${JSON.stringify(date.slice(0, 40))}, expected year-month-day with or without a time`, { line, column: 1 });
+	}
+	return { values, date, line };
 }
 
 /** What CSV writers write; not all that `Number` takes (`0x10`, empty text). */

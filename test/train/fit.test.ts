@@ -12,7 +12,7 @@ const values = chaos(16 * 60 + 1);
 const data = new Series(values);
 const options = { epochs: 2, batch: 8, rate: 5e-3, clip: 1, warmup: 3, schedule: 'cosine', seed: 7 } satisfies FitOptions;
 
-async function weights(model: Next): Promise<Record<string, number[]>> {
+async function weights(model: Next): Promise<Record<string, readonly number[]>> {
 	const read = [...model.parameters()].map(async ([name, parameter]) => [name, [...(await parameter.read())]] as const);
 	return Object.fromEntries(await Promise.all(read));
 }
