@@ -209,7 +209,7 @@ static inline void stream_rows(int64_t depth, const float* a, int64_t a_stride, 
 // y[M, columns] = a[M, K] · b[K, columns], rows as far apart as the strides say.
 static inline void stream_product(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* y, int64_t y_stride,
                                   int64_t M, int64_t K, int64_t columns) {
-  constexpr int64_t kDepth = 256;  // rows of b that are still near when the next rows of a come by
+  constexpr int64_t kDepth = 64;  // rows of b that are still near when the next columns and the next rows of a come by
   for (int64_t k = 0; k == 0 || k < K; k += kDepth) {
     const int64_t depth = K - k < kDepth ? K - k : kDepth;
     for (int64_t i = 0; i < M;) {
