@@ -48,7 +48,9 @@ OPLUS_INLINE void store_part(float* p, Vec v, int64_t n) {
 // Halves onto each other: always the same tree, so always the same bits.
 OPLUS_INLINE float sum(Vec v) {
 #if defined(__AVX512F__)
-  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+  // (masked forms, because GCC 12 warns about the plain ones: its bug 105593)
+  const __m512 all = (__m512)v;
+  const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, all, 0), _mm512_maskz_extractf32x8_ps(0xff, all, 1));
 #elif defined(__AVX2__)
   const __m256 half = (__m256)v;
 #endif

@@ -102,8 +102,8 @@ static inline void pack_columns(const float* from, int64_t stride, int64_t rows,
   }
 }
 
-// The same for kBlock rows that lie anywhere (null: zeros), the operand that is broadcast: to[d·kBlock + i] = factor · rows[i][d].
-// Writes up to kLanes − kBlock numbers beyond its end: pack in rising order, and leave room behind the last.
+// The same for kBlock rows that lie anywhere (null: zeros), the operand that is broadcast: to[d·kBlock + i] = factor ·
+// rows[i][d]. Writes up to kLanes − kBlock numbers beyond its end: pack in rising order, and leave room behind the last.
 static inline void pack_block(const float* const* rows, float factor, int64_t D, float* to) {
   for (int64_t d = 0; d < D; d += kLanes) {
     Vec v[kLanes] = {};
@@ -120,7 +120,9 @@ static inline void pack_row(const float* row, float factor, int64_t D, int64_t s
   for (int64_t d = 0; d < D; d += kPanel, to += steps * kPanel) {
     const int64_t left = row ? D - d : 0;
     store(to, left >= kLanes ? load(row + d) * factor : left > 0 ? load_part(row + d, left) * factor : Vec{});
-    store(to + kLanes, left >= kPanel ? load(row + d + kLanes) * factor : left > kLanes ? load_part(row + d + kLanes, left - kLanes) * factor : Vec{});
+    store(to + kLanes, left >= kPanel  ? load(row + d + kLanes) * factor
+                       : left > kLanes ? load_part(row + d + kLanes, left - kLanes) * factor
+                                       : Vec{});
   }
 }
 

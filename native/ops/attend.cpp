@@ -14,7 +14,7 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int64_t kFewRows = 20;                  // query rows a head below which packing the keys does not pay
+constexpr int64_t kFewRows = 20;                      // query rows a head below which packing the keys does not pay
 constexpr int64_t kPackedFloats = int64_t{16} << 20;  // 64 MiB: heads whose packed keys and values are held at a time
 
 // scores ← q · k for the tile's first `count` keys
@@ -80,7 +80,8 @@ void attend_rows(const float* q, const Packed& packed, const QueryRows& rows, fl
       const int64_t near = at_least(0, at_most(kTile, seen[0] - key)), far = at_most(kTile, seen[kBlock - 1] - key);
       if (far <= 0) continue;
       score(pack + row * D, keys, D, far, scores);
-      for (int i = 0; i < kBlock; ++i) keep[i] = soften(scores + i * kTile, seen[i] - key, divide_up(far, kLanes), m + row + i, u + (row + i) * kLanes);
+      for (int i = 0; i < kBlock; ++i)
+        keep[i] = soften(scores + i * kTile, seen[i] - key, divide_up(far, kLanes), m + row + i, u + (row + i) * kLanes);
       for (int64_t p = 0; p < panels(D); ++p) {
         Vec add[kBlock][2];
         multiply<kTile, 1>(scores, values + p * kTile * kPanel, near, add);
@@ -108,7 +109,8 @@ void attend_rows(const float* q, const Packed& packed, const QueryRows& rows, fl
   }
 }
 
-void attend_tiled(const float* q, const float* k, const float* v, const int32_t* lengths, float* o, float* L, const AttendSizes& n) {
+void attend_tiled(const float* q, const float* k, const float* v, const int32_t* lengths, float* o, float* L,
+                  const AttendSizes& n) {
   const int64_t tiles = divide_up(n.S, kTile), wide = panels(n.D) * kPanel;
   const int64_t of_keys = tiles * kTile * n.D, of_values = tiles * kTile * wide, heads = n.B * n.G;
   const int64_t wave = at_most(heads, at_least(1, kPackedFloats / at_least(1, of_keys + of_values)));
@@ -123,11 +125,13 @@ void attend_tiled(const float* q, const float* k, const float* v, const int32_t*
     };
     parallel_with_scratch(now * tiles, 0, alone, [&](float*, int64_t task) {
       const int64_t head = task / tiles, b = (start + head) / n.G, g = (start + head) % n.G, first = task % tiles * kTile;
-      const int64_t filled = n.seen(n.T - 1, lengths ? lengths[b] : n.S) - first, from = ((b * n.capacity + first) * n.G + g) * n.D;
+      const int64_t filled = n.seen(n.T - 1, lengths ? lengths[b] : n.S) - first,
+                    from = ((b * n.capacity + first) * n.G + g) * n.D;
       float* keys = packed.data() + head * (of_keys + of_values) + first * n.D;
       for (int64_t p = 0; p < kTile / kPanel; ++p)
         pack_columns(k + from + p * kPanel * n.G * n.D, n.G * n.D, filled - p * kPanel, n.D, keys + p * kPanel * n.D);
-      pack_rows(v + from, n.G * n.D, at_least(0, at_most(kTile, filled)), n.D, kTile, packed.data() + head * (of_keys + of_values) + of_keys + first * wide);
+      pack_rows(v + from, n.G * n.D, at_least(0, at_most(kTile, filled)), n.D, kTile,
+                packed.data() + head * (of_keys + of_values) + of_keys + first * wide);
     });
     // Last rows first: with a causal mask they are the longest tasks.
     const int64_t scratch = kTile * (n.D + wide + kLanes + 1) + kLanes;
@@ -139,11 +143,12 @@ void attend_tiled(const float* q, const float* k, const float* v, const int32_t*
   }
 }
 
-void attend(In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, Out<float> o, MaybeOut<float> L, int64_t B, int64_t T, int64_t S,
-            int64_t H, int64_t G, int64_t D, int64_t capacity, bool causal) {
+void attend(In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, Out<float> o, MaybeOut<float> L, int64_t B,
+            int64_t T, int64_t S, int64_t H, int64_t G, int64_t D, int64_t capacity, bool causal) {
   const int64_t size = volume(B, T, H, D);
-  expect_heads(H, G);
-  if (S < 0 || S > capacity) fail(OPLUS_BAD_SHAPE, "%lld keys in a cache of %lld", static_cast<long long>(S), static_cast<long long>(capacity));
+  expect_heads(H, G, D);
+  if (S < 0 || S > capacity)
+    fail(OPLUS_BAD_SHAPE, "%lld keys in a cache of %lld", static_cast<long long>(S), static_cast<long long>(capacity));
   expect("q", q, size);
   expect("k", k, volume(B, capacity, G, D));
   expect("v", v, volume(B, capacity, G, D));
@@ -156,8 +161,8 @@ void attend(In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, Out
   else attend_tiled(q.data, k.data, v.data, lengths.data, o.data, L.data, n);
 }
 
-double attend_cost(In<float>, In<float>, In<float>, MaybeIn<int32_t>, Out<float>, MaybeOut<float>, int64_t B, int64_t T, int64_t S, int64_t H,
-                   int64_t G, int64_t D, int64_t capacity, bool causal) {
+double attend_cost(In<float>, In<float>, In<float>, MaybeIn<int32_t>, Out<float>, MaybeOut<float>, int64_t B, int64_t T,
+                   int64_t S, int64_t H, int64_t G, int64_t D, int64_t capacity, bool causal) {
   return AttendSizes{B, T, S, H, G, D, capacity, causal}.cost();
 }
 

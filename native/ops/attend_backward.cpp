@@ -15,8 +15,8 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int64_t kTasks = 32;                        // enough for the threads of most machines to share evenly
-constexpr int64_t kHeldFloats = int64_t{32} << 20;    // 128 MiB: heads that are in work at a time
+constexpr int64_t kTasks = 32;                      // enough for the threads of most machines to share evenly
+constexpr int64_t kHeldFloats = int64_t{32} << 20;  // 128 MiB: heads that are in work at a time
 
 // A head's keys and values for the length of the call, and the sums of its splits.
 struct Head {
@@ -90,7 +90,8 @@ struct Arguments {
   float *dq, *dk, *dv;
 };
 
-void backward_rows(const Arguments& x, const Head& head, float* dk, float* dv, const QueryRows& rows, int64_t D, int64_t wide, float* scratch) {
+void backward_rows(const Arguments& x, const Head& head, float* dk, float* dv, const QueryRows& rows, int64_t D, int64_t wide,
+                   float* scratch) {
   const float scale = 1 / __builtin_sqrtf(static_cast<float>(D));
   float* p = scratch;
   float* ds = p + kTile * kTile;
@@ -152,13 +153,15 @@ void backward_rows(const Arguments& x, const Head& head, float* dk, float* dv, c
 }
 
 // dk and dv of one tile of keys: the splits' sums, added in order.
-void join(const Arguments& x, const Head& head, int64_t b, int64_t group, int64_t first, const AttendSizes& n, const Layout& layout) {
+void join(const Arguments& x, const Head& head, int64_t b, int64_t group, int64_t first, const AttendSizes& n,
+          const Layout& layout) {
   for (int64_t j = first; j < at_most(n.S, first + kTile); ++j) {
     float* to[2] = {x.dk + ((b * n.S + j) * n.G + group) * n.D, x.dv + ((b * n.S + j) * n.G + group) * n.D};
     for (int which = 0; which < 2; ++which) {
       float* from = head.sums + which * layout.rows_size + j * layout.wide;
       for (int64_t split = 1; split < layout.splits; ++split)
-        for (int64_t d = 0; d < layout.wide; d += kLanes) store(from + d, load(from + d) + load(from + split * layout.split_size + d));
+        for (int64_t d = 0; d < layout.wide; d += kLanes)
+          store(from + d, load(from + d) + load(from + split * layout.split_size + d));
       copy_row(from, 1, n.D, to[which]);
     }
   }
@@ -189,8 +192,9 @@ void backward(const Arguments& x, const AttendSizes& n) {
       float* dk = head.sums + split * layout.split_size;
       for (int64_t j = 0; j < layout.split_size; ++j) dk[j] = 0;
       for (int64_t tile = split; tile < layout.row_tiles; tile += layout.splits)
-        backward_rows(x, head, dk, dk + layout.rows_size, QueryRows(n, b, (start + i) % n.G, tile * kTile, x.lengths ? x.lengths[b] : n.S), n.D,
-                      layout.wide, scratch);
+        backward_rows(x, head, dk, dk + layout.rows_size,
+                      QueryRows(n, b, (start + i) % n.G, tile * kTile, x.lengths ? x.lengths[b] : n.S), n.D, layout.wide,
+                      scratch);
     });
     parallel_with_scratch(now * layout.tiles, 0, alone, [&](float*, int64_t task) {
       const int64_t i = task / layout.tiles;
@@ -199,10 +203,11 @@ void backward(const Arguments& x, const AttendSizes& n) {
   }
 }
 
-void attend_backward(In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, In<float> o, In<float> L, In<float> g, Out<float> dq,
-                     Out<float> dk, Out<float> dv, int64_t B, int64_t T, int64_t S, int64_t H, int64_t G, int64_t D, bool causal) {
+void attend_backward(In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, In<float> o, In<float> L, In<float> g,
+                     Out<float> dq, Out<float> dk, Out<float> dv, int64_t B, int64_t T, int64_t S, int64_t H, int64_t G,
+                     int64_t D, bool causal) {
   const int64_t size = volume(B, T, H, D), keys = volume(B, S, G, D);
-  expect_heads(H, G);
+  expect_heads(H, G, D);
   expect("q", q, size);
   expect("k", k, keys);
   expect("v", v, keys);
@@ -216,11 +221,12 @@ void attend_backward(In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> len
   for (int64_t i = 0; i < (size && keys ? 0 : size); ++i) dq[i] = 0;  // no keys, or no queries: nothing to pass on
   for (int64_t i = 0; i < (size && keys ? 0 : keys); ++i) dk[i] = dv[i] = 0;
   if (!size || !keys) return;
-  backward({q.data, k.data, v.data, o.data, L.data, g.data, lengths.data, dq.data, dk.data, dv.data}, {B, T, S, H, G, D, S, causal});
+  backward({q.data, k.data, v.data, o.data, L.data, g.data, lengths.data, dq.data, dk.data, dv.data},
+           {B, T, S, H, G, D, S, causal});
 }
 
-double backward_cost(In<float>, In<float>, In<float>, MaybeIn<int32_t>, In<float>, In<float>, In<float>, Out<float>, Out<float>, Out<float>,
-                     int64_t B, int64_t T, int64_t S, int64_t H, int64_t G, int64_t D, bool causal) {
+double backward_cost(In<float>, In<float>, In<float>, MaybeIn<int32_t>, In<float>, In<float>, In<float>, Out<float>, Out<float>,
+                     Out<float>, int64_t B, int64_t T, int64_t S, int64_t H, int64_t G, int64_t D, bool causal) {
   return 2.5 * AttendSizes{B, T, S, H, G, D, S, causal}.cost();
 }
 

@@ -70,7 +70,8 @@ OPLUS_INLINE float soften_part(float* p, int64_t count, float* m) {
   return sum(total);
 }
 
-static inline void attend_few(const float* q, const float* k, const float* v, const int32_t* lengths, float* o, float* L, const AttendSizes& n) {
+static inline void attend_few(const float* q, const float* k, const float* v, const int32_t* lengths, float* o, float* L,
+                              const AttendSizes& n) {
   const int64_t row = n.G * n.D, queries = n.T * n.H, width = n.D + 2;
   // About a megabyte of keys and values a part: long enough to stream, short enough that two threads share 2,000 keys.
   const int64_t keys = at_most(2048, at_least(32, 131072 / at_least(1, row) / 16 * 16));
@@ -95,7 +96,8 @@ static inline void attend_few(const float* q, const float* k, const float* v, co
             const float* x = q + (b * queries + query) * n.D;
             float* to = scores + query * keys + j;
             if (j + kLanes <= count) store(to, dots(x, at, row, n.D) * factor);
-            else for (int64_t i = 0; i < count - j; ++i) to[i] = dot(x, at + i * row, n.D) * factor;
+            else
+              for (int64_t i = 0; i < count - j; ++i) to[i] = dot(x, at + i * row, n.D) * factor;
           }
         }
       }

@@ -14,7 +14,10 @@ struct AttendSizes {
   bool causal;
 
   int64_t group() const { return H / G; }
-  double cost() const { return 2.0 * static_cast<double>(B) * static_cast<double>(T) * static_cast<double>(S) * static_cast<double>(H) * static_cast<double>(D) * (causal && T == S ? 0.5 : 1); }
+  double cost() const {  // multiply-adds: two products, half of them behind a causal mask
+    const double scores = static_cast<double>(B) * static_cast<double>(H) * static_cast<double>(T) * static_cast<double>(S);
+    return 2 * scores * static_cast<double>(D) * (causal && T == S ? 0.5 : 1);
+  }
   // Keys that the query at time t sees: the first of them, always.
   int64_t seen(int64_t t, int64_t length) const {
     const int64_t all = length < 0 ? 0 : length < S ? length : S;
@@ -26,9 +29,9 @@ struct AttendSizes {
 // A tile of query rows of one head: rows are (time, query head of the group), time first, so that a row never sees less than
 // the one before. Worked out once a tile, because each costs a division.
 struct QueryRows {
-  int64_t count;        // rows of the tile that exist
-  int64_t place[kTile]; // which of the B · T · H vectors; the rest of the last block repeats the last row
-  int64_t seen[kTile];  // keys that the row sees
+  int64_t count;         // rows of the tile that exist
+  int64_t place[kTile];  // which of the B · T · H vectors; the rest of the last block repeats the last row
+  int64_t seen[kTile];   // keys that the row sees
 
   QueryRows(const AttendSizes& n, int64_t b, int64_t g, int64_t first, int64_t length) {
     const int64_t R = n.group(), rows = n.T * R;
@@ -45,9 +48,11 @@ struct QueryRows {
   }
 };
 
-static inline void expect_heads(int64_t H, int64_t G) {
+static inline void expect_heads(int64_t H, int64_t G, int64_t D) {
   if (G < 1 || H % G)
-    fail(OPLUS_BAD_SHAPE, "%lld query heads over %lld key-value heads, expected a multiple", static_cast<long long>(H), static_cast<long long>(G));
+    fail(OPLUS_BAD_SHAPE, "%lld query heads over %lld key-value heads, expected a multiple", static_cast<long long>(H),
+         static_cast<long long>(G));
+  if (D < 1) fail(OPLUS_BAD_SHAPE, "head dimension %lld, expected at least 1", static_cast<long long>(D));
 }
 
 // ln Σ e^s from m = max s and u = Σ 2^(s − m), both in powers of two. In double: m · ln 2 alone would lose the last digits.

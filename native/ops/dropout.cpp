@@ -11,7 +11,8 @@ namespace {
 void plain(const float* x, float* y, float rate, float scale, uint64_t seed, int64_t i, int64_t end) {
   while (i < end) {
     const Draws draws = philox(seed, static_cast<uint64_t>(i) / 4);
-    for (int64_t last = at_most(end, (i / 4 + 1) * 4); i < last; ++i) y[i] = to_uniform(draws.word[i % 4]) >= rate ? x[i] * scale : 0;
+    for (int64_t last = at_most(end, (i / 4 + 1) * 4); i < last; ++i)
+      y[i] = to_uniform(draws.word[i % 4]) >= rate ? x[i] * scale : 0;
   }
 }
 
@@ -63,7 +64,8 @@ void several(const float* x, float* y, float rate, float scale, uint64_t seed, i
   for (; i + 2 * kLanes <= end; i += 2 * kLanes) {
     float uniforms[2 * kLanes];
     draw(seed, static_cast<uint64_t>(i) / 4, uniforms);
-    for (int j = 0; j < 2 * kLanes; j += kLanes) store(y + i + j, select(load(uniforms + j) >= rate, load(x + i + j) * scale, Vec{}));
+    for (int j = 0; j < 2 * kLanes; j += kLanes)
+      store(y + i + j, select(load(uniforms + j) >= rate, load(x + i + j) * scale, Vec{}));
   }
   plain(x, y, rate, scale, seed, i, end);
 }
@@ -77,7 +79,8 @@ void dropout(In<float> x, Out<float> y, float rate, int64_t seed_low, int64_t se
   expect("y", y, n);
   const uint64_t seed = seed_of(seed_low, seed_high);
   const float scale = dropout_scale(rate);
-  for_pieces(n, [&](int64_t i, int64_t end) { several(x.data, y.data, rate, scale, seed, i, end); });  // pieces start at multiples of 4
+  for_pieces(
+      n, [&](int64_t i, int64_t end) { several(x.data, y.data, rate, scale, seed, i, end); });  // pieces start at multiples of 4
 }
 
 double dropout_cost(In<float>, Out<float>, float, int64_t, int64_t, int64_t n) { return 16.0 * static_cast<double>(n); }

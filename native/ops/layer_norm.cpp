@@ -46,8 +46,8 @@ float variance_of(const float* x, float mean, int64_t n) {
   return sum(s0 + s1) / static_cast<float>(n);
 }
 
-void layer_norm(In<float> x, In<float> gamma, In<float> beta, Out<float> y, MaybeOut<float> mean, MaybeOut<float> rstd, int64_t N, int64_t C,
-                float epsilon) {
+void layer_norm(In<float> x, In<float> gamma, In<float> beta, Out<float> y, MaybeOut<float> mean, MaybeOut<float> rstd, int64_t N,
+                int64_t C, float epsilon) {
   const int64_t size = volume(N, C);
   expect("x", x, size);
   expect("gamma", gamma, C);
@@ -75,8 +75,8 @@ double norm_cost(In<float>, In<float>, In<float>, Out<float>, MaybeOut<float>, M
 }
 
 // One row: dx, and its part of dgamma and dbeta.
-OPLUS_INLINE void backward_row(const float* g, const float* x, const float* gamma, float mean, float rstd, float* dx, float* dgamma, float* dbeta,
-                               int64_t C) {
+OPLUS_INLINE void backward_row(const float* g, const float* x, const float* gamma, float mean, float rstd, float* dx,
+                               float* dgamma, float* dbeta, int64_t C) {
   Vec sum_a{}, sum_ax{};
   for_vectors(C, [&](int64_t i, int64_t lanes, auto get) {
     const Vec up = get(g), hat = (get(x) - mean) * rstd, a = up * get(gamma);
@@ -92,8 +92,8 @@ OPLUS_INLINE void backward_row(const float* g, const float* x, const float* gamm
   });
 }
 
-void layer_norm_backward(In<float> g, In<float> x, In<float> gamma, In<float> mean, In<float> rstd, Out<float> dx, Out<float> dgamma,
-                         Out<float> dbeta, int64_t N, int64_t C) {
+void layer_norm_backward(In<float> g, In<float> x, In<float> gamma, In<float> mean, In<float> rstd, Out<float> dx,
+                         Out<float> dgamma, Out<float> dbeta, int64_t N, int64_t C) {
   const int64_t size = volume(N, C);
   expect("g", g, size);
   expect("x", x, size);
@@ -112,7 +112,8 @@ void layer_norm_backward(In<float> g, In<float> x, In<float> gamma, In<float> me
     float* dbeta_part = dgamma_part + C;
     for (int64_t c = 0; c < 2 * C; ++c) dgamma_part[c] = 0;
     for (int64_t row = i * rows; row < at_most(N, (i + 1) * rows); ++row)
-      backward_row(g.data + row * C, x.data + row * C, gamma.data, mean[row], rstd[row], dx.data + row * C, dgamma_part, dbeta_part, C);
+      backward_row(g.data + row * C, x.data + row * C, gamma.data, mean[row], rstd[row], dx.data + row * C, dgamma_part,
+                   dbeta_part, C);
   };
   if (size < kPiece)
     for (int i = 0; i < chunks; ++i) chunk(i);
@@ -128,7 +129,8 @@ void layer_norm_backward(In<float> g, In<float> x, In<float> gamma, In<float> me
   });
 }
 
-double norm_backward_cost(In<float>, In<float>, In<float>, In<float>, In<float>, Out<float>, Out<float>, Out<float>, int64_t N, int64_t C) {
+double norm_backward_cost(In<float>, In<float>, In<float>, In<float>, In<float>, Out<float>, Out<float>, Out<float>, int64_t N,
+                          int64_t C) {
   return 16.0 * static_cast<double>(N) * static_cast<double>(C);
 }
 

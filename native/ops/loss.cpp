@@ -47,7 +47,8 @@ void mean_squared_error_backward(In<float> x, In<float> y, In<float> g, Out<floa
 
 }  // namespace
 
-static constexpr oplus_op list[] = {op<mean_squared_error>("meanSquaredError"), op<mean_squared_error_backward>("meanSquaredErrorBackward")};
+static constexpr oplus_op list[] = {op<mean_squared_error>("meanSquaredError"),
+                                    op<mean_squared_error_backward>("meanSquaredErrorBackward")};
 extern constinit const Ops loss_ops(list);
 
 }  // namespace oplus::OPLUS_TARGET

@@ -43,8 +43,8 @@ void sum_squares(In<float> x, InOut<float> total, int64_t n) {
   total[0] += static_cast<float>(sum_pieces(n, [&](int64_t i, int64_t end) { return squares_of(x.data + i, end - i); }));
 }
 
-void adamw(InOut<float> p, In<float> g, InOut<float> m, InOut<float> v, MaybeIn<float> total, float clip, float rate, float beta1, float beta2,
-           float epsilon, float decay, float correction1, float correction2, int64_t n) {
+void adamw(InOut<float> p, In<float> g, InOut<float> m, InOut<float> v, MaybeIn<float> total, float clip, float rate, float beta1,
+           float beta2, float epsilon, float decay, float correction1, float correction2, int64_t n) {
   volume(n);
   expect("p", p, n);
   expect("g", g, n);
