@@ -74,7 +74,17 @@ function specOf({ title, subtitle, x, y, lines, width = 720, height = 360 }: Cha
 		title: { text: title, ...(subtitle && { subtitle }), anchor: 'start', offset: 14, subtitlePadding: 4 },
 		config: {
 			title: { font, fontSize: 17, fontWeight: 600, subtitleFont: font, subtitleFontSize: 13, subtitleColor: '#555' },
-			axis: { labelFont: font, labelFontSize: 12, titleFont: font, titleFontSize: 13, titleFontWeight: 500, titlePadding: 10, gridColor: '#e6e6e6', domainColor: '#888', tickColor: '#888' },
+			axis: {
+				labelFont: font,
+				labelFontSize: 12,
+				titleFont: font,
+				titleFontSize: 13,
+				titleFontWeight: 500,
+				titlePadding: 10,
+				gridColor: '#e6e6e6',
+				domainColor: '#888',
+				tickColor: '#888',
+			},
 			legend: { labelFont: font, labelFontSize: 13, symbolSize: 260, symbolStrokeWidth: 3, labelLimit: 480, columnPadding: 22 },
 		},
 		data: [{ name: 'points', values }],
@@ -85,7 +95,16 @@ function specOf({ title, subtitle, x, y, lines, width = 720, height = 360 }: Cha
 			{ name: 'dash', type: 'ordinal', domain: names, range: dashes },
 		],
 		axes: [axisOf('x', x), axisOf('y', y)],
-		legends: [{ stroke: 'colour', strokeDash: 'dash', symbolType: 'stroke', orient: 'bottom', direction: 'horizontal', columns: Math.min(names.length, 3) }],
+		legends: [
+			{
+				stroke: 'colour',
+				strokeDash: 'dash',
+				symbolType: 'stroke',
+				orient: 'bottom',
+				direction: 'horizontal',
+				columns: Math.min(names.length, 3),
+			},
+		],
 		marks: [
 			{
 				type: 'group',

@@ -28,15 +28,15 @@ th:first-child, td:first-child { text-align: left; }
 const escapes: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 
 /** Text that is safe inside HTML. */
-function escape(text: string): string {
+function safe(text: string): string {
 	return text.replace(/[&<>"']/g, (character) => escapes[character]!);
 }
 
 function sectionOf({ heading, text = [], charts = [], table }: Section): string {
-	const row = (cells: readonly string[], tag: 'th' | 'td') => `<tr>${cells.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join('')}</tr>`;
+	const row = (cells: readonly string[], tag: 'th' | 'td') => `<tr>${cells.map((cell) => `<${tag}>${safe(cell)}</${tag}>`).join('')}</tr>`;
 	return [
-		`<h2>${escape(heading)}</h2>`,
-		...text.map((paragraph) => `<p>${escape(paragraph)}</p>`),
+		`<h2>${safe(heading)}</h2>`,
+		...text.map((paragraph) => `<p>${safe(paragraph)}</p>`),
 		...(table ? ['<table>', row(table.head, 'th'), ...table.rows.map((cells) => row(cells, 'td')), '</table>'] : []),
 		...charts.map((svg) => `<figure>${svg}</figure>`),
 	].join('\n');
@@ -50,12 +50,12 @@ export function htmlReport({ title, lead, sections }: Report): string {
 		'<head>',
 		'<meta charset="utf-8">',
 		'<meta name="viewport" content="width=device-width, initial-scale=1">',
-		`<title>${escape(title)}</title>`,
+		`<title>${safe(title)}</title>`,
 		`<style>${style}</style>`,
 		'</head>',
 		'<body>',
-		`<h1>${escape(title)}</h1>`,
-		`<p class="lead">${escape(lead)}</p>`,
+		`<h1>${safe(title)}</h1>`,
+		`<p class="lead">${safe(lead)}</p>`,
 		...sections.map(sectionOf),
 		'</body>',
 		'</html>',

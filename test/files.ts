@@ -33,7 +33,9 @@ export function hourly(rows: number, seed = 1): string {
 		drift = 0.99 * drift + 0.1 * random.normal();
 		const day = Math.sin((2 * Math.PI * t) / 24);
 		const date = new Date(Date.UTC(2020, 0, 1, t)).toISOString().slice(0, 19).replace('T', ' ');
-		lines.push(`${date},${(10 + 3 * day + drift + 0.2 * random.normal()).toFixed(4)},${(-5 - 2 * day ** 3 + drift + 0.2 * random.normal()).toFixed(4)}`);
+		lines.push(
+			`${date},${(10 + 3 * day + drift + 0.2 * random.normal()).toFixed(4)},${(-5 - 2 * day ** 3 + drift + 0.2 * random.normal()).toFixed(4)}`,
+		);
 	}
 	return `${lines.join('\n')}\n`;
 }

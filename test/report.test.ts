@@ -8,8 +8,23 @@ test('a chart says what it shows: title, axes, legend, a line for each series', 
 		x: { title: 'tokens', log: true },
 		y: { title: 'bytes', log: true },
 		lines: [
-			{ name: 'flat', points: [[1, 10], [10, 10], [100, 10]] },
-			{ name: 'steep', points: [[1, 10], [10, 100], [100, 1000]], dashed: true },
+			{
+				name: 'flat',
+				points: [
+					[1, 10],
+					[10, 10],
+					[100, 10],
+				],
+			},
+			{
+				name: 'steep',
+				points: [
+					[1, 10],
+					[10, 100],
+					[100, 1000],
+				],
+				dashed: true,
+			},
 		],
 	});
 	expect(svg).toMatch(/^<svg /);
@@ -21,7 +36,11 @@ test('a chart says what it shows: title, axes, legend, a line for each series', 
 });
 
 test('a report escapes its texts', () => {
-	const page = htmlReport({ title: '<b>', lead: 'a & b', sections: [{ heading: '"q"', text: ["it's"], table: { head: ['<i>'], rows: [['<u>']] }, charts: ['<svg></svg>'] }] });
+	const page = htmlReport({
+		title: '<b>',
+		lead: 'a & b',
+		sections: [{ heading: '"q"', text: ["it's"], table: { head: ['<i>'], rows: [['<u>']] }, charts: ['<svg></svg>'] }],
+	});
 	expect(page).toContain('<title>&lt;b&gt;</title>');
 	expect(page).toContain('a &amp; b');
 	expect(page).toContain('&quot;q&quot;');

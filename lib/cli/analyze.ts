@@ -1,9 +1,9 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { writeAtomic } from '../io/files.js';
-import { exponent, growth, type GrowthPoint } from '../models/growth.js';
+import { exponent, type GrowthPoint, growth } from '../models/growth.js';
 import { lineChart } from '../plot.js';
-import { command, type CommonOptions, integer, type Session, table } from './session.js';
+import { type CommonOptions, command, integer, type Session, table } from './session.js';
 
 interface AnalyzeOptions extends CommonOptions {
 	readonly tokens: number;
@@ -17,7 +17,11 @@ interface AnalyzeOptions extends CommonOptions {
 const places = 64;
 
 export function analyze(): Command {
-	return command<AnalyzeOptions>('analyze', 'Memory and time against length: Aaren beside a Transformer with a key-value cache (figure 5 of the paper).', run)
+	return command<AnalyzeOptions>(
+		'analyze',
+		'Memory and time against length: Aaren beside a Transformer with a key-value cache (figure 5 of the paper).',
+		run,
+	)
 		.addOption(new Option('--tokens <n>', 'length of the stream').default(16_384).argParser(integer(places)))
 		.addOption(new Option('--dim <n>', 'model width').default(128).argParser(integer(1)))
 		.addOption(new Option('--heads <n>', 'attention heads').default(4).argParser(integer(1)))
@@ -45,7 +49,17 @@ async function run(options: AnalyzeOptions, session: Session): Promise<void> {
 		transformerSeconds: exponent(late.map((point) => [point.tokens, point.transformerSeconds])),
 	};
 	const { tokens, dim, heads, layers } = options;
-	const found = { points, exponents, tokens, dim, heads, layers, device: options.device, aarenParameters: aaren.parameters, transformerParameters: transformer.parameters };
+	const found = {
+		points,
+		exponents,
+		tokens,
+		dim,
+		heads,
+		layers,
+		device: options.device,
+		aarenParameters: aaren.parameters,
+		transformerParameters: transformer.parameters,
+	};
 	const files = await draw(aaren.points, transformer.points, options);
 	const json = path.join(options.out, 'analyze.json');
 	await writeAtomic(json, `${JSON.stringify(found, null, '\t')}\n`);
@@ -53,14 +67,35 @@ async function run(options: AnalyzeOptions, session: Session): Promise<void> {
 	const shown = table(
 		['', 'parameters', 'state bytes', 'grows with tokens^', 'seconds in all', 'grows with tokens^'],
 		[
-			['Aaren', `${aaren.parameters}`, `${last.aarenBytes}`, exponents.aarenBytes.toFixed(2), last.aarenSeconds.toFixed(2), exponents.aarenSeconds.toFixed(2)],
-			['Transformer', `${transformer.parameters}`, `${last.transformerBytes}`, exponents.transformerBytes.toFixed(2), last.transformerSeconds.toFixed(2), exponents.transformerSeconds.toFixed(2)],
+			[
+				'Aaren',
+				`${aaren.parameters}`,
+				`${last.aarenBytes}`,
+				exponents.aarenBytes.toFixed(2),
+				last.aarenSeconds.toFixed(2),
+				exponents.aarenSeconds.toFixed(2),
+			],
+			[
+				'Transformer',
+				`${transformer.parameters}`,
+				`${last.transformerBytes}`,
+				exponents.transformerBytes.toFixed(2),
+				last.transformerSeconds.toFixed(2),
+				exponents.transformerSeconds.toFixed(2),
+			],
 		],
 	);
-	session.result({ ...found, plots: files, file: json }, `${shown}\nAfter ${last.tokens} tokens. Plots: ${files.join(', ')}; numbers: ${json}`);
+	session.result(
+		{ ...found, plots: files, file: json },
+		`${shown}\nAfter ${last.tokens} tokens. Plots: ${files.join(', ')}; numbers: ${json}`,
+	);
 }
 
-async function draw(aaren: readonly GrowthPoint[], transformer: readonly GrowthPoint[], { out, dim, layers, tokens }: AnalyzeOptions): Promise<string[]> {
+async function draw(
+	aaren: readonly GrowthPoint[],
+	transformer: readonly GrowthPoint[],
+	{ out, dim, layers, tokens }: AnalyzeOptions,
+): Promise<string[]> {
 	const subtitle = `${layers} blocks of width ${dim}, ${tokens.toLocaleString('en')} tokens fed one by one`;
 	const lines = (of: (point: GrowthPoint) => number) =>
 		[
@@ -69,8 +104,20 @@ async function draw(aaren: readonly GrowthPoint[], transformer: readonly GrowthP
 		].map(({ name, from }) => ({ name, points: from.map((point) => [point.tokens, of(point)] as const) }));
 	const x = { title: 'tokens', format: ',' };
 	const charts = {
-		'memory.svg': await lineChart({ title: 'Memory of the state', subtitle, x, y: { title: 'MiB', format: '~g' }, lines: lines(({ bytes }) => bytes / 2 ** 20) }),
-		'time.svg': await lineChart({ title: 'Cumulative time', subtitle, x, y: { title: 'seconds', format: '~g' }, lines: lines(({ seconds }) => seconds) }),
+		'memory.svg': await lineChart({
+			title: 'Memory of the state',
+			subtitle,
+			x,
+			y: { title: 'MiB', format: '~g' },
+			lines: lines(({ bytes }) => bytes / 2 ** 20),
+		}),
+		'time.svg': await lineChart({
+			title: 'Cumulative time',
+			subtitle,
+			x,
+			y: { title: 'seconds', format: '~g' },
+			lines: lines(({ seconds }) => seconds),
+		}),
 	};
 	const files: string[] = [];
 	for (const [name, svg] of Object.entries(charts)) {

@@ -10,7 +10,7 @@ import { type Score, score } from '../models/score.js';
 import { lineChart } from '../plot.js';
 import { htmlReport } from '../report.js';
 import { saveModel } from '../train/save.js';
-import { command, type CommonOptions, integer, type Session } from './session.js';
+import { type CommonOptions, command, integer, type Session } from './session.js';
 
 interface DemoOptions extends CommonOptions {
 	readonly epochs: number;
@@ -48,7 +48,9 @@ async function run(options: DemoOptions, session: Session): Promise<void> {
 	const losses: { step: number; loss: number }[] = [];
 	const trained = await train(table, options, session, losses);
 	using _ = trained.model;
-	const test = await score(trained.model, windowsOf(trained.series, trained.parts.test, length, horizon, { device: options.device }), { signal: session.signal });
+	const test = await score(trained.model, windowsOf(trained.series, trained.parts.test, length, horizon, { device: options.device }), {
+		signal: session.signal,
+	});
 
 	const ahead: Ahead[] = [];
 	const streamed = await replay(trained.model, trained, trained.parts.test, {
@@ -84,7 +86,12 @@ async function run(options: DemoOptions, session: Session): Promise<void> {
 	);
 }
 
-async function train(table: Table, { epochs, seed, device }: DemoOptions, session: Session, losses: { step: number; loss: number }[]): Promise<Trained> {
+async function train(
+	table: Table,
+	{ epochs, seed, device }: DemoOptions,
+	session: Session,
+	losses: { step: number; loss: number }[],
+): Promise<Trained> {
 	const training = trainForecaster(table, { length, horizon, epochs, seed, device, dim: 32, signal: session.signal });
 	let step = await training.next();
 	for (; !step.done; step = await training.next()) {
@@ -97,7 +104,14 @@ async function train(table: Table, { epochs, seed, device }: DemoOptions, sessio
 	return step.value;
 }
 
-async function page(trained: Trained, test: Score, streamed: Replay, ahead: readonly Ahead[], losses: readonly { step: number; loss: number }[], seconds: number): Promise<string> {
+async function page(
+	trained: Trained,
+	test: Score,
+	streamed: Replay,
+	ahead: readonly Ahead[],
+	losses: readonly { step: number; loss: number }[],
+	seconds: number,
+): Promise<string> {
 	const { table, model } = trained;
 	const time = (row: number) => parseDate(table.dates![row]!)!;
 	const charts: string[] = [];
@@ -130,7 +144,9 @@ async function page(trained: Trained, test: Score, streamed: Replay, ahead: read
 		sections: [
 			{
 				heading: 'How good the predictions are',
-				text: [`Errors of all ${horizon} days ahead on days that the model was not trained on, in standard deviations of the training days. Rain and wind are hard to predict from their own past; temperatures are where the model gains.`],
+				text: [
+					`Errors of all ${horizon} days ahead on days that the model was not trained on, in standard deviations of the training days. Rain and wind are hard to predict from their own past; temperatures are where the model gains.`,
+				],
 				table: {
 					head: ['', 'mean squared error', 'mean absolute error'],
 					rows: [
@@ -143,7 +159,9 @@ async function page(trained: Trained, test: Score, streamed: Replay, ahead: read
 			},
 			{
 				heading: 'What streaming costs',
-				text: ['The state after any number of days has the same size, and the same predictions come out as when the whole series is given at once.'],
+				text: [
+					'The state after any number of days has the same size, and the same predictions come out as when the whole series is given at once.',
+				],
 				table: {
 					head: ['', ''],
 					rows: [
@@ -155,7 +173,12 @@ async function page(trained: Trained, test: Score, streamed: Replay, ahead: read
 				},
 			},
 			{ heading: 'How it learnt', charts: [learning] },
-			{ heading: 'Where the data come from', text: ["Daily records of Seattle, 2012 to 2015, from NOAA's National Climatic Data Center, as the npm package vega-datasets carries them (seattle-weather.csv)."] },
+			{
+				heading: 'Where the data come from',
+				text: [
+					"Daily records of Seattle, 2012 to 2015, from NOAA's National Climatic Data Center, as the npm package vega-datasets carries them (seattle-weather.csv).",
+				],
+			},
 		],
 	});
 }

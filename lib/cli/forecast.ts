@@ -6,7 +6,7 @@ import { trainForecaster, windowsOf } from '../models/forecasting.js';
 import { score } from '../models/score.js';
 import type { Split } from '../models/series.js';
 import { saveModel } from '../train/save.js';
-import { command, type CommonOptions, integer, list, number, oneOf, type Session, table } from './session.js';
+import { type CommonOptions, command, integer, list, number, oneOf, type Session, table } from './session.js';
 
 interface ForecastOptions extends CommonOptions {
 	readonly data: string;
@@ -47,11 +47,23 @@ export interface Run {
 export function forecast(): Command {
 	return command<ForecastOptions>('forecast', 'Train a model on the first part of a series, test it on the last, save it.', run)
 		.requiredOption('--data <file>', 'CSV with a header; the first column may be a date')
-		.option('--columns <names>', 'columns to use, with commas between (default: all but the date)', list((name) => name))
+		.option(
+			'--columns <names>',
+			'columns to use, with commas between (default: all but the date)',
+			list((name) => name),
+		)
 		.addOption(new Option('--length <rows>', 'rows that the model is given').default(96).argParser(integer(4)))
-		.addOption(new Option('--horizon <rows>', 'rows that it predicts; several with commas between').default([96], '96').argParser(list(integer(1))))
-		.addOption(new Option('--mixer <name>', 'aaren or attention; several with commas between').default(['aaren'], 'aaren').argParser(list(oneOf('aaren', 'attention'))))
-		.addOption(new Option('--split <name>', 'ratio (70, 10, 20 %) or ett (12, 4, 4 months)').default('ratio').argParser(oneOf('ratio', 'ett')))
+		.addOption(
+			new Option('--horizon <rows>', 'rows that it predicts; several with commas between').default([96], '96').argParser(list(integer(1))),
+		)
+		.addOption(
+			new Option('--mixer <name>', 'aaren or attention; several with commas between')
+				.default(['aaren'], 'aaren')
+				.argParser(list(oneOf('aaren', 'attention'))),
+		)
+		.addOption(
+			new Option('--split <name>', 'ratio (70, 10, 20 %) or ett (12, 4, 4 months)').default('ratio').argParser(oneOf('ratio', 'ett')),
+		)
 		.addOption(new Option('--seeds <n>', 'trainings of each kind, with --seed and the numbers after it').default(1).argParser(integer(1)))
 		.addOption(new Option('--lags <rows>', 'values that a token is made of (default: 48, at most length / 2)').argParser(integer(2)))
 		.addOption(new Option('--dim <n>', 'model width').default(64).argParser(integer(1)))
@@ -76,7 +88,9 @@ async function run(options: ForecastOptions, session: Session): Promise<void> {
 		const out = plans.length > 1 ? path.join(options.out, name) : options.out;
 		runs.push(await one(data, { ...options, ...plan, out }, name, session));
 	}
-	const kinds = [...new Set(runs.map(({ horizon, mixer }) => `${horizon} ${mixer}`))].map((kind) => summary(runs.filter(({ horizon, mixer }) => kind === `${horizon} ${mixer}`)));
+	const kinds = [...new Set(runs.map(({ horizon, mixer }) => `${horizon} ${mixer}`))].map((kind) =>
+		summary(runs.filter(({ horizon, mixer }) => kind === `${horizon} ${mixer}`)),
+	);
 	const shown = table(
 		['mixer', 'horizon', 'MSE', 'MAE', 'repeat-last MSE', 'parameters', 'seconds'],
 		kinds.map(({ mixer, horizon, mse, mae, mseSpread, repeatMse, parameters, seconds }) => [
@@ -98,10 +112,26 @@ function summary(runs: readonly Run[]) {
 	const mse = mean((item) => item.mse);
 	const { mixer, horizon, repeatMse, parameters, epochs } = runs[0]!;
 	const mseSpread = Math.sqrt(mean((item) => (item.mse - mse) ** 2));
-	return { mixer, horizon, mse, mseSpread, mae: mean((item) => item.mae), repeatMse, parameters, epochs, seconds: mean((item) => item.seconds), seeds: runs.length };
+	return {
+		mixer,
+		horizon,
+		mse,
+		mseSpread,
+		mae: mean((item) => item.mae),
+		repeatMse,
+		parameters,
+		epochs,
+		seconds: mean((item) => item.seconds),
+		seeds: runs.length,
+	};
 }
 
-async function one(data: Table, options: Omit<ForecastOptions, 'horizon' | 'mixer'> & { horizon: number; mixer: MixerName }, name: string, session: Session): Promise<Run> {
+async function one(
+	data: Table,
+	options: Omit<ForecastOptions, 'horizon' | 'mixer'> & { horizon: number; mixer: MixerName },
+	name: string,
+	session: Session,
+): Promise<Run> {
 	const { length, horizon, mixer, seed, device } = options;
 	const { signal } = session;
 	const training = trainForecaster(data, { ...options, signal });
@@ -109,7 +139,10 @@ async function one(data: Table, options: Omit<ForecastOptions, 'horizon' | 'mixe
 	for (; !step.done; step = await training.next()) {
 		const { epoch, epochs, loss, seconds, validation } = step.value;
 		session.progress(name, step.value.step / step.value.steps, `loss ${loss.toFixed(3)}`);
-		if (validation) session.log(`${name}: epoch ${epoch}/${epochs}, loss ${loss.toFixed(4)}, validation MSE ${validation.mse.toFixed(4)}, ${seconds.toFixed(1)} s`);
+		if (validation)
+			session.log(
+				`${name}: epoch ${epoch}/${epochs}, loss ${loss.toFixed(4)}, validation MSE ${validation.mse.toFixed(4)}, ${seconds.toFixed(1)} s`,
+			);
 	}
 	const { model, series, parts, bestEpoch, validation, seconds } = step.value;
 	using _ = model;
@@ -118,7 +151,9 @@ async function one(data: Table, options: Omit<ForecastOptions, 'horizon' | 'mixe
 		onProgress: (done) => session.progress(`${name} test`, done),
 	});
 	await saveModel(model, options.out);
-	session.log(`${name}: test MSE ${test.mse.toFixed(4)}, MAE ${test.mae.toFixed(4)} over ${test.windows} windows (repeating the last value: ${test.repeatMse.toFixed(4)})`);
+	session.log(
+		`${name}: test MSE ${test.mse.toFixed(4)}, MAE ${test.mae.toFixed(4)} over ${test.windows} windows (repeating the last value: ${test.repeatMse.toFixed(4)})`,
+	);
 	return {
 		mixer,
 		horizon,

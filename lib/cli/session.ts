@@ -1,5 +1,5 @@
-import { Command, InvalidArgumentError, Option } from 'commander';
 import { SingleBar } from 'cli-progress';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { type DeviceName, devices } from '../device.js';
 import { DeviceError } from '../errors.js';
 
@@ -33,7 +33,13 @@ export class Session {
 	progress(label: string, done: number, note = ''): void {
 		if (!process.stderr.isTTY) return;
 		if (!this.#bar) {
-			this.#bar = new SingleBar({ format: '{label} {bar} {percentage}% {note}', stream: process.stderr, hideCursor: true, barsize: 30, clearOnComplete: true });
+			this.#bar = new SingleBar({
+				format: '{label} {bar} {percentage}% {note}',
+				stream: process.stderr,
+				hideCursor: true,
+				barsize: 30,
+				clearOnComplete: true,
+			});
 			this.#bar.start(1000, 0, { label, note });
 		}
 		this.#bar.update(Math.round(done * 1000), { label, note });
@@ -56,7 +62,8 @@ export class Session {
 export function integer(least: number): (text: string) => number {
 	return (text) => {
 		const value = Number(text);
-		if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < least) throw new InvalidArgumentError(`expected an integer from ${least}.`);
+		if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < least)
+			throw new InvalidArgumentError(`expected an integer from ${least}.`);
 		return value;
 	};
 }
@@ -65,7 +72,8 @@ export function integer(least: number): (text: string) => number {
 export function number(least: number, most = Number.MAX_VALUE): (text: string) => number {
 	return (text) => {
 		const value = Number(text);
-		if (text.trim() === '' || !(value >= least && value <= most)) throw new InvalidArgumentError(`expected a number from ${least}${most < Number.MAX_VALUE ? ` to ${most}` : ''}.`);
+		if (text.trim() === '' || !(value >= least && value <= most))
+			throw new InvalidArgumentError(`expected a number from ${least}${most < Number.MAX_VALUE ? ` to ${most}` : ''}.`);
 		return value;
 	};
 }
@@ -94,7 +102,9 @@ function present(name: DeviceName): void {
 	const wanted = name === 'cuda' ? 'cuda:0' : name;
 	if (found.some((device) => device.name === wanted)) return;
 	const reason = found.absent.map((absent) => `${absent.name}: ${absent.reason}`).join('; ');
-	throw new DeviceError(`device ${name} is not there, expected one of ${found.map((device) => device.name).join(', ')}${reason && ` (${reason})`}`);
+	throw new DeviceError(
+		`device ${name} is not there, expected one of ${found.map((device) => device.name).join(', ')}${reason && ` (${reason})`}`,
+	);
 }
 
 /** Ctrl-C, as a reason to stop. */
@@ -110,7 +120,11 @@ export class Interrupted extends Error {
  * A command with the options that every command has.
  * @param run gets the options given, common and own, and the session
  */
-export function command<Own extends object>(name: string, description: string, run: (options: Own & CommonOptions, session: Session) => Promise<void>): Command {
+export function command<Own extends object>(
+	name: string,
+	description: string,
+	run: (options: Own & CommonOptions, session: Session) => Promise<void>,
+): Command {
 	return new Command(name)
 		.description(description)
 		.addOption(new Option('--device <name>', 'cpu, cuda or cuda:N').default('cpu').argParser(deviceName))
@@ -143,5 +157,12 @@ function seedOf(text: string): number {
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
 	const all = [head, ...rows];
 	const widths = head.map((_, i) => Math.max(...all.map((row) => row[i]!.length)));
-	return all.map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ').trimEnd()).join('\n');
+	return all
+		.map((row) =>
+			row
+				.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
+				.join('  ')
+				.trimEnd(),
+		)
+		.join('\n');
 }

@@ -63,7 +63,10 @@ export async function readTable(path: string, options: CsvOptions = {}): Promise
  * @param options.onHeader called once with the names of the numeric columns, before the first row
  * @throws FormatError as `readTable`
  */
-export async function* readRows(path: string, options: CsvOptions & { onHeader?: (names: readonly string[]) => void } = {}): AsyncGenerator<Row> {
+export async function* readRows(
+	path: string,
+	options: CsvOptions & { onHeader?: (names: readonly string[]) => void } = {},
+): AsyncGenerator<Row> {
 	// One byte a character: numbers are ASCII in every encoding that CSV files come in, and text is decoded cell by cell.
 	const parser = parse({ encoding: 'latin1', info: true, relax_column_count: true, skip_empty_lines: true, trim: true });
 	const source = fs.createReadStream(path, { signal: options.signal });
@@ -111,7 +114,8 @@ function layout(path: string, cells: readonly string[], first: readonly string[]
 	const dated = first[0] !== undefined && !isNumber(first[0]) && parseDate(first[0]) !== undefined;
 	const all = cells.map((name, i) => ({ name, i })).slice(dated ? 1 : 0);
 	const found = () => all.map(({ name }) => `\`${name}\``).join(', ');
-	if (all.length === 0) throw new FormatError(path, `found no columns beside the date \`${cells[0]}\`, expected at least one of numbers`, { line: 1 });
+	if (all.length === 0)
+		throw new FormatError(path, `found no columns beside the date \`${cells[0]}\`, expected at least one of numbers`, { line: 1 });
 	const chosen = (wanted ?? all.map(({ name }) => name)).map((name, i) => {
 		const column = wanted ? all.find((item) => item.name === name) : all[i];
 		if (!column) throw new FormatError(path, `there is no column \`${name}\`, expected one of ${found()}`, { line: 1 });
@@ -140,7 +144,10 @@ function rowOf(path: string, { cells, names, at, dated }: Header, record: readon
 	}
 	const date = dated ? decode(record[0]!) : null;
 	if (date !== null && parseDate(date) === undefined) {
-		throw new FormatError(path, `the date is ${JSON.stringify(date.slice(0, 40))}, expected year-month-day with or without a time`, { line, column: 1 });
+		throw new FormatError(path, `the date is ${JSON.stringify(date.slice(0, 40))}, expected year-month-day with or without a time`, {
+			line,
+			column: 1,
+		});
 	}
 	return { values, date, line };
 }
@@ -178,7 +185,14 @@ function explain(path: string, error: unknown): unknown {
 export function parseDate(text: string): number | undefined {
 	const match = /^(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?Z?)?$/.exec(text);
 	if (!match) return undefined;
-	const [year, month, day, hour, minute, second] = match.slice(1).map((part) => Number(part ?? 0)) as [number, number, number, number, number, number];
+	const [year, month, day, hour, minute, second] = match.slice(1).map((part) => Number(part ?? 0)) as [
+		number,
+		number,
+		number,
+		number,
+		number,
+		number,
+	];
 	if (month < 1 || month > 12 || day < 1 || day > 31 || hour > 24 || minute > 59 || second > 60) return undefined;
 	return Date.UTC(year, month - 1, day, hour, minute, second);
 }

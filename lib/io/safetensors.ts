@@ -190,7 +190,8 @@ function entryOf(path: string, name: string, value: unknown, dataStart: number, 
 	if (start > end || end > size - dataStart) {
 		throw refuse(`data_offsets are [${start}, ${end}], expected within the ${size - dataStart} bytes of data (is the file truncated?)`);
 	}
-	if (bytes !== end - start) throw refuse(`shape [${shape.join(', ')}] of ${dtype} takes ${bytes} bytes, expected ${end - start} as in data_offsets`);
+	if (bytes !== end - start)
+		throw refuse(`shape [${shape.join(', ')}] of ${dtype} takes ${bytes} bytes, expected ${end - start} as in data_offsets`);
 	return { dtype: dtype as StoredType, shape: shape as number[], start: dataStart + start, end: dataStart + end };
 }
 
@@ -208,7 +209,14 @@ function widenF16(bits: Uint16Array): Float32Array {
 		const half = bits[i]!;
 		const exponent = (half >> 10) & 31;
 		const fraction = half & 1023;
-		const size = exponent === 0 ? fraction * 2 ** -24 : exponent === 31 ? (fraction ? Number.NaN : Number.POSITIVE_INFINITY) : (1 + fraction / 1024) * 2 ** (exponent - 15);
+		const size =
+			exponent === 0
+				? fraction * 2 ** -24
+				: exponent === 31
+					? fraction
+						? Number.NaN
+						: Number.POSITIVE_INFINITY
+					: (1 + fraction / 1024) * 2 ** (exponent - 15);
 		wide[i] = half & 0x8000 ? -size : size;
 	}
 	return wide;

@@ -52,7 +52,9 @@ export class ForecastStream implements Resource {
 			return [(row[i]! - scale.mean[i]!) / scale.std[i]!, ...waves];
 		});
 		const { read } = noGrad(() =>
-			scope(() => ({ read: this.model.forward(tensor(x, [columns.length, 1, 1 + waves.length], { device: this.model.device }), this.#state).read() })),
+			scope(() => ({
+				read: this.model.forward(tensor(x, [columns.length, 1, 1 + waves.length], { device: this.model.device }), this.#state).read(),
+			})),
 		);
 		return (await read).map((value, i) => {
 			const channel = Math.floor(i / horizon);

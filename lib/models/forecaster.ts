@@ -84,7 +84,8 @@ export class Forecaster extends Module {
 		const { lags, dim, heads, layers, horizon, mixer, dropout, calendar, hidden = 2 * dim } = this.config;
 		for (const [name, value] of Object.entries({ horizon, lags, layers })) {
 			const least = name === 'lags' ? 2 : 1;
-			if (!Number.isInteger(value) || value < least) throw new ArgumentError(`Forecaster: ${name} is ${value}, expected an integer from ${least}`);
+			if (!Number.isInteger(value) || value < least)
+				throw new ArgumentError(`Forecaster: ${name} is ${value}, expected an integer from ${least}`);
 		}
 		const place = { random: new Random(options.seed ?? 0), device: options.device ?? 'cpu' };
 		this.#embed = this.part('embed', new Linear(lags + calendarWidth(calendar), dim, place));

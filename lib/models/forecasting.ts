@@ -5,7 +5,7 @@ import type { MixerName } from '../layers/block.js';
 import { fit, type Progress } from '../train/fit.js';
 import { Forecaster } from './forecaster.js';
 import { type Score, score } from './score.js';
-import { calendarOf, type Parts, partsOf, type Scale, scaleOf, Series, type Split, timesOf, Windows } from './series.js';
+import { calendarOf, type Parts, partsOf, type Scale, Series, type Split, scaleOf, timesOf, Windows } from './series.js';
 
 export interface ForecastingOptions {
 	/** Rows that the model is given when it is tested, L. */
@@ -65,8 +65,21 @@ export interface Trained extends Prepared {
 const validationWindows = 250;
 
 /** Windows of one part, each with `length` rows before what it predicts: those may lie in the part before. */
-export function windowsOf(series: Series, [start, end]: readonly [number, number], length: number, horizon: number, options: { stride?: number; device?: DeviceName | undefined } = {}): Windows {
-	return new Windows(series, { length, horizon, start: Math.max(0, start - length), end, stride: options.stride ?? 1, device: options.device ?? 'cpu' });
+export function windowsOf(
+	series: Series,
+	[start, end]: readonly [number, number],
+	length: number,
+	horizon: number,
+	options: { stride?: number; device?: DeviceName | undefined } = {},
+): Windows {
+	return new Windows(series, {
+		length,
+		horizon,
+		start: Math.max(0, start - length),
+		end,
+		stride: options.stride ?? 1,
+		device: options.device ?? 'cpu',
+	});
 }
 
 /**
@@ -77,10 +90,22 @@ export function windowsOf(series: Series, [start, end]: readonly [number, number
  * @throws FormatError if the table is too short
  */
 export async function* trainForecaster(table: Table, options: ForecastingOptions): AsyncGenerator<ForecastingProgress, Trained> {
-	const { length, horizon, split = 'ratio', mixer = 'aaren', epochs = 5, batch = 16, rate = 3e-3, seed = 0, device = 'cpu', signal } = options;
+	const {
+		length,
+		horizon,
+		split = 'ratio',
+		mixer = 'aaren',
+		epochs = 5,
+		batch = 16,
+		rate = 3e-3,
+		seed = 0,
+		device = 'cpu',
+		signal,
+	} = options;
 	for (const [name, value] of Object.entries({ length, horizon })) {
 		const least = name === 'length' ? 4 : 1;
-		if (!Number.isInteger(value) || value < least) throw new ArgumentError(`forecast: ${name} is ${value}, expected an integer from ${least}`);
+		if (!Number.isInteger(value) || value < least)
+			throw new ArgumentError(`forecast: ${name} is ${value}, expected an integer from ${least}`);
 	}
 	const parts = partsOf(table, split);
 	checkRows(table, parts, length, horizon);
@@ -92,7 +117,14 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 
 	const window = Math.min(2 * length, trainEnd - horizon);
 	// An odd stride, so that windows start at every hour of the day.
-	const train = new Windows(series, { length: window, horizon, start: trainStart, end: trainEnd, stride: Math.floor(window / 5) | 1, device });
+	const train = new Windows(series, {
+		length: window,
+		horizon,
+		start: trainStart,
+		end: trainEnd,
+		stride: Math.floor(window / 5) | 1,
+		device,
+	});
 	const every = Math.max(1, Math.floor((parts.validation[1] - parts.validation[0] - horizon) / validationWindows));
 	const held = windowsOf(series, parts.validation, length, horizon, { stride: every, device });
 
@@ -114,7 +146,16 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 		}
 		if (!best) throw new Error('forecast: the error on the validation part is not a number after any epoch, expected a finite one');
 		for (const [name, parameter] of model.parameters()) parameter.write(best.weights.get(name)!);
-		return { model, table, series, parts, scale, bestEpoch: best.epoch, validation: best.validation, seconds: (performance.now() - started) / 1000 };
+		return {
+			model,
+			table,
+			series,
+			parts,
+			scale,
+			bestEpoch: best.epoch,
+			validation: best.validation,
+			seconds: (performance.now() - started) / 1000,
+		};
 	} catch (error) {
 		model.dispose();
 		throw error;

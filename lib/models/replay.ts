@@ -39,7 +39,12 @@ const piece = 1024;
  * Feed rows of a series to a model one by one, as they would arrive, and compare with the same rows in parallel.
  * @param part rows [start, end) that predictions are counted on; the model's `context` rows before them are fed first
  */
-export async function replay(model: Forecaster, { table, series }: Pick<Prepared, 'table' | 'series'>, part: readonly [number, number], options: ReplayOptions = {}): Promise<Replay> {
+export async function replay(
+	model: Forecaster,
+	{ table, series }: Pick<Prepared, 'table' | 'series'>,
+	part: readonly [number, number],
+	options: ReplayOptions = {},
+): Promise<Replay> {
 	const { signal, onProgress, onPrediction } = options;
 	const { horizon, scale, context, columns } = model.config;
 	const [start, end] = [Math.max(0, part[0] - context), part[1]];
@@ -58,10 +63,12 @@ export async function replay(model: Forecaster, { table, series }: Pick<Prepared
 		const predicted = await stream.push(row, table.dates?.[t]);
 		seconds.push((performance.now() - began) / 1000);
 		if (t === start) stateBytesAtStart = stream.bytes;
-		waiting.push(predicted.map((value, i) => {
-			const channel = Math.floor(i / horizon);
-			return (value - scale.mean[channel]!) / scale.std[channel]!;
-		}));
+		waiting.push(
+			predicted.map((value, i) => {
+				const channel = Math.floor(i / horizon);
+				return (value - scale.mean[channel]!) / scale.std[channel]!;
+			}),
+		);
 		if (t >= part[0] - 1 && t + horizon < end) {
 			count(sums, series.channels, waiting.at(-1)!, t, horizon);
 			onPrediction?.(t, predicted);
@@ -90,7 +97,13 @@ export async function replay(model: Forecaster, { table, series }: Pick<Prepared
 	};
 }
 
-function count(sums: { squares: number; absolutes: number; repeated: number; n: number }, channels: readonly Float32Array[], predicted: Float32Array, t: number, horizon: number): void {
+function count(
+	sums: { squares: number; absolutes: number; repeated: number; n: number },
+	channels: readonly Float32Array[],
+	predicted: Float32Array,
+	t: number,
+	horizon: number,
+): void {
 	channels.forEach((channel, c) => {
 		for (let h = 0; h < horizon; h++) {
 			const truth = channel[t + 1 + h]!;
@@ -104,12 +117,19 @@ function count(sums: { squares: number; absolutes: number; repeated: number; n: 
 }
 
 /** `[channels, rows, horizon]`: the rows after those that the state has seen, in one call. */
-function inParallel(model: Forecaster, series: Prepared['series'], state: ReturnType<Forecaster['initialState']>, start: number, rows: number): Promise<Float32Array> {
+function inParallel(
+	model: Forecaster,
+	series: Prepared['series'],
+	state: ReturnType<Forecaster['initialState']>,
+	start: number,
+	rows: number,
+): Promise<Float32Array> {
 	const channels = series.channels.length;
 	const side = 1 + series.width;
 	const x = new Float32Array(channels * rows * side);
 	for (let c = 0; c < channels; c++) series.copy(x, c * rows * side, c, start, rows);
-	return noGrad(() => scope(() => ({ read: model.forward(Tensor.empty([channels, rows, side], model.device, 'f32', x), state).read() }))).read;
+	return noGrad(() => scope(() => ({ read: model.forward(Tensor.empty([channels, rows, side], model.device, 'f32', x), state).read() })))
+		.read;
 }
 
 function largestDifference(streamed: readonly Float32Array[], parallel: Float32Array, channels: number, horizon: number): number {

@@ -1,4 +1,4 @@
-import { type DeviceName } from '../device.js';
+import type { DeviceName } from '../device.js';
 import { ArgumentError, FormatError } from '../errors.js';
 import { parseDate, type Table } from '../io/csv.js';
 import { Tensor } from '../tensor.js';
@@ -25,7 +25,10 @@ export function calendarWidth(calendar: readonly Calendar[]): number {
 export function calendarFeatures(calendar: readonly Calendar[], time: number): number[] {
 	return calendar.flatMap((name) => {
 		const { length, harmonics } = waves[name];
-		return Array.from({ length: harmonics }, (_, k) => (2 * Math.PI * (k + 1) * time) / length).flatMap((angle) => [Math.sin(angle), Math.cos(angle)]);
+		return Array.from({ length: harmonics }, (_, k) => (2 * Math.PI * (k + 1) * time) / length).flatMap((angle) => [
+			Math.sin(angle),
+			Math.cos(angle),
+		]);
 	});
 }
 
@@ -38,7 +41,7 @@ export function calendarOf(times: readonly number[]): Calendar[] {
 
 /** Milliseconds since 1970 of every row. */
 export function timesOf({ dates }: Table): number[] | null {
-	return dates && dates.map((text) => parseDate(text)!); // `readTable` has checked them
+	return dates?.map((text) => parseDate(text)!) ?? null; // `readTable` has checked them
 }
 
 /** `ratio`: 70 % to train, 10 % to validate, 20 % to test. `ett`: 12, 4 and 4 months of 30 days, as the ETT data sets are used. */
@@ -61,8 +64,15 @@ export function partsOf(table: Table, split: Split): Parts {
 	const times = timesOf(table);
 	const step = times && times.length > 1 ? times[1]! - times[0]! : hours;
 	const month = (30 * days) / step;
-	if (!Number.isInteger(month)) throw new FormatError(path, `rows are ${step / 1000} seconds apart, expected a part of 30 days for the split of ETT`, { line: 3, column: 1 });
-	if (rows < 20 * month) throw new FormatError(path, `the file has ${rows} rows, expected at least ${20 * month} (20 months) for the split of ETT`, { line: rows + 1 });
+	if (!Number.isInteger(month))
+		throw new FormatError(path, `rows are ${step / 1000} seconds apart, expected a part of 30 days for the split of ETT`, {
+			line: 3,
+			column: 1,
+		});
+	if (rows < 20 * month)
+		throw new FormatError(path, `the file has ${rows} rows, expected at least ${20 * month} (20 months) for the split of ETT`, {
+			line: rows + 1,
+		});
 	return { train: [0, 12 * month], validation: [12 * month, 16 * month], test: [16 * month, 20 * month] };
 }
 
@@ -97,7 +107,11 @@ export class Series {
 		this.channels = table.columns.map((column, i) => Float32Array.from(column, (value) => (value - mean[i]!) / std[i]!));
 		this.width = calendarWidth(calendar);
 		const times = this.width > 0 ? timesOf(table) : [];
-		if (!times) throw new FormatError(table.path, 'the first column holds no dates, expected some: the model was trained with them', { line: 2, column: 1 });
+		if (!times)
+			throw new FormatError(table.path, 'the first column holds no dates, expected some: the model was trained with them', {
+				line: 2,
+				column: 1,
+			});
 		this.calendar = Float32Array.from(times.flatMap((time) => calendarFeatures(calendar, time)));
 	}
 
@@ -167,6 +181,9 @@ export class Windows implements Dataset {
 			this.series.copy(x, b * length * side, channel, start, length);
 			y.set(this.series.channels[channel]!.subarray(start + 1, start + 1 + future), b * future);
 		});
-		return { x: Tensor.empty([indices.length, length, side], device, 'f32', x), y: Tensor.empty([indices.length, future], device, 'f32', y) };
+		return {
+			x: Tensor.empty([indices.length, length, side], device, 'f32', x),
+			y: Tensor.empty([indices.length, future], device, 'f32', y),
+		};
 	}
 }

@@ -2,7 +2,7 @@ import { binding } from '../binding.js';
 import { ArgumentError, DisposedError, FormatError } from '../errors.js';
 import { adamw, sumSquares } from '../ops/optimizer.js';
 import { zeros } from '../ops/zeros.js';
-import { persist, type Resource, Tensor } from '../tensor.js';
+import { persist, type Resource, type Tensor } from '../tensor.js';
 
 export interface AdamWOptions {
 	/** Learning rate, unless a step is given another. @default 1e-3 */
@@ -41,13 +41,15 @@ export class AdamW implements Resource {
 		for (const [name, value] of Object.entries({ rate, epsilon, decay, clip })) {
 			if (!(Number.isFinite(value) && value >= 0)) throw new ArgumentError(`AdamW: ${name} is ${value}, expected a number from 0`);
 		}
-		if (!betas.every((beta) => beta >= 0 && beta < 1)) throw new ArgumentError(`AdamW: betas are ${betas.join(', ')}, expected two numbers in [0, 1)`);
+		if (!betas.every((beta) => beta >= 0 && beta < 1))
+			throw new ArgumentError(`AdamW: betas are ${betas.join(', ')}, expected two numbers in [0, 1)`);
 		const [first] = parameters.values();
 		if (!first) throw new ArgumentError('AdamW: found no parameters, expected at least one');
 		this.#parameters = parameters;
 		this.#options = { rate, betas, epsilon, decay, clip };
 		this.#total = persist(zeros([1], first.device));
-		for (const [name, { shape, device }] of parameters) this.#moments.set(name, { m: persist(zeros(shape, device)), v: persist(zeros(shape, device)) });
+		for (const [name, { shape, device }] of parameters)
+			this.#moments.set(name, { m: persist(zeros(shape, device)), v: persist(zeros(shape, device)) });
 	}
 
 	/** Steps taken so far. */

@@ -39,7 +39,8 @@ export async function loadCheckpoint({ path }: Checkpoint, model: Module, optimi
 	if (text === undefined) throw new FormatError(path, 'the file is no checkpoint of a training');
 	const found = JSON.parse(text) as Run & { step: number };
 	for (const name of ['seed', 'steps', 'batch'] as const) {
-		if (found[name] !== run[name]) throw new FormatError(path, `the checkpoint is of another training: ${name} is ${found[name]}, expected ${run[name]}`);
+		if (found[name] !== run[name])
+			throw new FormatError(path, `the checkpoint is of another training: ${name} is ${found[name]}, expected ${run[name]}`);
 	}
 	await readParameters(file, model, 'p.');
 	await optimizer.restore(found.step, (name) => file.floats(name));

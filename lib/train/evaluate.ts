@@ -8,7 +8,11 @@ import type { Dataset, Trainable } from './fit.js';
  * @param options.batch examples at a time @default 64
  * @throws `signal.reason`, untouched, when it is aborted
  */
-export async function evaluate(model: Trainable, data: Dataset, options: { readonly batch?: number; readonly signal?: AbortSignal | undefined } = {}): Promise<{ loss: number }> {
+export async function evaluate(
+	model: Trainable,
+	data: Dataset,
+	options: { readonly batch?: number; readonly signal?: AbortSignal | undefined } = {},
+): Promise<{ loss: number }> {
 	const { batch = 64, signal } = options;
 	if (!Number.isInteger(batch) || batch < 1) throw new ArgumentError(`evaluate: batch is ${batch}, expected an integer from 1`);
 	if (data.length === 0) throw new ArgumentError('evaluate: the data holds no examples, expected at least one');

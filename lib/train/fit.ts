@@ -75,7 +75,8 @@ function checked(data: Dataset, options: FitOptions) {
 		if (!Number.isInteger(value) || value < 1) throw new ArgumentError(`fit: ${name} is ${value}, expected an integer from 1`);
 	}
 	const seed = options.seed ?? 0;
-	if (!Number.isSafeInteger(seed) || seed < 0 || seed >= 2 ** 32) throw new ArgumentError(`fit: seed is ${seed}, expected an integer in [0, 2³²)`);
+	if (!Number.isSafeInteger(seed) || seed < 0 || seed >= 2 ** 32)
+		throw new ArgumentError(`fit: seed is ${seed}, expected an integer in [0, 2³²)`);
 	return { every: whole.every, seed, steps: options.epochs * Math.ceil(data.length / options.batch) };
 }
 
@@ -105,7 +106,8 @@ export async function* fit(model: Trainable, data: Dataset, options: FitOptions)
 		if (loss?.status === 'rejected') throw loss.reason;
 		if (!loss) return;
 		const value = loss.value[0]!;
-		if (!Number.isFinite(value)) throw new Error(`fit: the loss is ${value} near step ${step}, expected a finite number (a lower rate or clip may help)`);
+		if (!Number.isFinite(value))
+			throw new Error(`fit: the loss is ${value} near step ${step}, expected a finite number (a lower rate or clip may help)`);
 		losses.push(value);
 	};
 

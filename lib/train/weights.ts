@@ -6,7 +6,12 @@ import type { Tensor } from '../tensor.js';
 /** Tensors read back from their device, as a safetensors file keeps them. */
 export async function stored(tensors: ReadonlyMap<string, Tensor>): Promise<Map<string, StoredTensor>> {
 	const read = await Promise.all([...tensors].map(async ([name, tensor]) => [name, tensor.shape, await tensor.read()] as const));
-	return new Map(read.map(([name, shape, { buffer, byteOffset, byteLength }]) => [name, { dtype: 'F32', shape, data: new Uint8Array(buffer, byteOffset, byteLength) }]));
+	return new Map(
+		read.map(([name, shape, { buffer, byteOffset, byteLength }]) => [
+			name,
+			{ dtype: 'F32', shape, data: new Uint8Array(buffer, byteOffset, byteLength) },
+		]),
+	);
 }
 
 /**

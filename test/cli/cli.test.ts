@@ -19,7 +19,10 @@ function json({ stdout, stderr, code }: Finished): Record<string, unknown> {
 function sentence({ stdout, stderr, code }: Finished, expected: number): string {
 	expect(code, stderr).toBe(expected);
 	expect(stdout).toBe('');
-	const lines = stderr.trimEnd().split('\n').filter((line) => line.startsWith('oplus: ') || line.startsWith('error: '));
+	const lines = stderr
+		.trimEnd()
+		.split('\n')
+		.filter((line) => line.startsWith('oplus: ') || line.startsWith('error: '));
 	expect(lines, stderr).toHaveLength(1);
 	expect(stderr).not.toMatch(/\n {4}at /);
 	return lines[0]!;
@@ -63,12 +66,15 @@ describe('every command', () => {
 	test('OPLUS_DEBUG=1 shows where an error comes from', async () => {
 		const { stderr, code } = await oplus(['forecast', '--data', data, '--columns', 'none'], undefined, { OPLUS_DEBUG: '1' });
 		expect(code).toBe(1);
-		expect(stderr).toMatch(/oplus: .*there is no column `none`[^]*\n {4}at /);
+		expect(stderr).toMatch(/oplus: .*there is no column `none`[\s\S]*\n {4}at /);
 	});
 });
 
 test('devices: the processor, and a reason for what is absent', async () => {
-	const { devices, absent } = json(await oplus(['devices', '--json'])) as { devices: { name: string; threads: number }[]; absent: { name: string; reason: string }[] };
+	const { devices, absent } = json(await oplus(['devices', '--json'])) as {
+		devices: { name: string; threads: number }[];
+		absent: { name: string; reason: string }[];
+	};
 	expect(devices[0]).toMatchObject({ name: 'cpu', threads: expect.any(Number) });
 	for (const { reason } of absent) expect(reason).not.toBe('');
 	expect((await oplus(['devices'])).stdout).toContain('cpu');
@@ -79,10 +85,21 @@ describe('forecast and stream', () => {
 		const out = path.join(folder, 'model');
 		const args = ['forecast', '--data', data, ...small, '--out', out, '--seed', '5', '--json'];
 		const first = json(await oplus(args));
-		expect(first).toMatchObject({ mixer: 'aaren', horizon: 12, epochs: 4, parameters: expect.any(Number), seconds: expect.any(Number), mae: expect.any(Number) });
+		expect(first).toMatchObject({
+			mixer: 'aaren',
+			horizon: 12,
+			epochs: 4,
+			parameters: expect.any(Number),
+			seconds: expect.any(Number),
+			mae: expect.any(Number),
+		});
 		expect(first.mse as number).toBeLessThan((first.repeatMse as number) / 3);
 		const weights = await fs.readFile(path.join(out, 'model.safetensors'));
-		expect(JSON.parse(await fs.readFile(path.join(out, 'config.json'), 'utf8'))).toMatchObject({ kind: 'forecaster', columns: ['load', 'heat'], horizon: 12 });
+		expect(JSON.parse(await fs.readFile(path.join(out, 'config.json'), 'utf8'))).toMatchObject({
+			kind: 'forecaster',
+			columns: ['load', 'heat'],
+			horizon: 12,
+		});
 
 		const again = json(await oplus(args));
 		expect(again.mse).toBe(first.mse);
@@ -100,8 +117,28 @@ describe('forecast and stream', () => {
 
 	test('several mixers, horizons and seeds make a table', async () => {
 		const out = path.join(folder, 'table');
-		const found = json(await oplus(['forecast', '--data', data, ...small, '--horizon', '3,6', '--mixer', 'aaren,attention', '--seeds', '2', '--epochs', '1', '--out', out, '--json']));
-		expect((found.table as { horizon: number; mixer: string; seeds: number }[]).map(({ horizon, mixer, seeds }) => [horizon, mixer, seeds])).toEqual([
+		const found = json(
+			await oplus([
+				'forecast',
+				'--data',
+				data,
+				...small,
+				'--horizon',
+				'3,6',
+				'--mixer',
+				'aaren,attention',
+				'--seeds',
+				'2',
+				'--epochs',
+				'1',
+				'--out',
+				out,
+				'--json',
+			]),
+		);
+		expect(
+			(found.table as { horizon: number; mixer: string; seeds: number }[]).map(({ horizon, mixer, seeds }) => [horizon, mixer, seeds]),
+		).toEqual([
 			[3, 'aaren', 2],
 			[3, 'attention', 2],
 			[6, 'aaren', 2],
@@ -114,10 +151,20 @@ describe('forecast and stream', () => {
 	test.each<[string, string, string[], string]>([
 		['a bad cell', `${hourly(100)}2020-02-01 00:00:00,1,oops\n`, [], 'line 102, column 3: `heat` is "oops", expected a finite number'],
 		['NaN', 'date,a\n2020-01-01,NaN\n', [], 'line 2, column 2: `a` is "NaN"'],
-		['a column that is not there', hourly(100), ['--columns', 'load,OT'], 'line 1: there is no column `OT`, expected one of `load`, `heat`'],
+		[
+			'a column that is not there',
+			hourly(100),
+			['--columns', 'load,OT'],
+			'line 1: there is no column `OT`, expected one of `load`, `heat`',
+		],
 		['a cell too few', 'a,b\n1,2\n3\n', [], 'line 3, column 2: the row has 1 cells, expected 2'],
 		['too short', hourly(100), [], 'line 101: the series is too short: 100 rows'],
-		['a date that is none', hourly(300).replace('2020-01-05 00', '\none fine day'), [], 'line 99, column 1: the date is "one fine day:00:00"'],
+		[
+			'a date that is none',
+			hourly(300).replace('2020-01-05 00', '\none fine day'),
+			[],
+			'line 99, column 1: the date is "one fine day:00:00"',
+		],
 	])('%s: one line with file, line and column', async (_, contents, more, expected) => {
 		const place = await file('bad.csv', contents);
 		expect(sentence(await oplus(['forecast', '--data', place, ...more]), 1)).toContain(`${place}, ${expected}`);
@@ -132,12 +179,15 @@ describe('forecast and stream', () => {
 	test('Ctrl-C stops: exit code 1, one line, no half model', async () => {
 		const out = path.join(folder, 'interrupted');
 		let sent = 0;
-		const finished = await oplus(['forecast', '--data', data, '--length', '48', '--horizon', '12', '--epochs', '100000', '--out', out], (stderr, child) => {
-			if (sent === 0 && stderr.includes('epoch 1/')) {
-				sent = Date.now();
-				child.kill('SIGINT');
-			}
-		});
+		const finished = await oplus(
+			['forecast', '--data', data, '--length', '48', '--horizon', '12', '--epochs', '100000', '--out', out],
+			(stderr, child) => {
+				if (sent === 0 && stderr.includes('epoch 1/')) {
+					sent = Date.now();
+					child.kill('SIGINT');
+				}
+			},
+		);
 		expect(sentence(finished, 1)).toBe('oplus: interrupted');
 		expect(Date.now() - sent).toBeLessThan(10_000);
 		await expect(fs.readdir(out)).rejects.toMatchObject({ code: 'ENOENT' });
@@ -158,7 +208,7 @@ test('analyze: Aaren flat, the cache growing; plots and numbers', async () => {
 	}
 	for (let i = 1; i < points.length; i++) expect(points[i]!.aarenSeconds).toBeGreaterThan(points[i - 1]!.aarenSeconds);
 	expect((await fs.readdir(out)).sort()).toEqual(['analyze.json', 'memory.svg', 'time.svg']);
-	expect(await fs.readFile(path.join(out, 'memory.svg'), 'utf8')).toMatch(/^<svg[^]*Transformer with key-value cache[^]*<\/svg>$/);
+	expect(await fs.readFile(path.join(out, 'memory.svg'), 'utf8')).toMatch(/^<svg[\s\S]*Transformer with key-value cache[\s\S]*<\/svg>$/);
 	expect(JSON.parse(await fs.readFile(path.join(out, 'analyze.json'), 'utf8')).points).toEqual(points);
 });
 

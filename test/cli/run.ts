@@ -12,7 +12,11 @@ export interface Finished {
 }
 
 /** Run the command line as built. @param watch is called with all that stderr has said, whenever it says more */
-export function oplus(args: readonly string[], watch: (stderr: string, child: ChildProcess) => void = () => undefined, env: NodeJS.ProcessEnv = {}): Promise<Finished> {
+export function oplus(
+	args: readonly string[],
+	watch: (stderr: string, child: ChildProcess) => void = () => undefined,
+	env: NodeJS.ProcessEnv = {},
+): Promise<Finished> {
 	if (!existsSync(main)) throw new Error(`${main} is not there: run \`npm run build\` first`);
 	return new Promise((resolve, reject) => {
 		const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, ...env } });

@@ -111,7 +111,9 @@ const there = existsSync(data);
 if (!there) console.warn(`test/io/csv: ${data} is not there; files made for the test take its place`);
 
 test('a header that is not ASCII and a file without a final newline, as published', async () => {
-	const weather = there ? path.join(data, 'weather.csv') : await file('w.csv', Buffer.from('date,SWDR (W/m²),OT\n2020-01-01 00:10:00,0.0,428.1\n', 'latin1'));
+	const weather = there
+		? path.join(data, 'weather.csv')
+		: await file('w.csv', Buffer.from('date,SWDR (W/m²),OT\n2020-01-01 00:10:00,0.0,428.1\n', 'latin1'));
 	const table = await readTable(weather);
 	expect(table.names.some((name) => name.startsWith('SWDR (W/m'))).toBe(true);
 	expect(table.columns.at(-1)![0]).toBe(428.1);

@@ -27,7 +27,9 @@ test('when there is no room, the old file stays and nothing is left beside it', 
 		writeAtomic(process.argv[2], [Buffer.alloc(1000), Buffer.alloc(1 << 20)]).then(() => process.exit(9), (error) => console.log(error.code));
 	`;
 	const built = path.join(__dirname, '..', '..', 'dist', 'io', 'files.js');
-	const { stdout } = spawnSync('bash', ['-c', `ulimit -f 64; exec "$0" -e "$1" "$2" "$3"`, process.execPath, program, built, place], { encoding: 'utf8' });
+	const { stdout } = spawnSync('bash', ['-c', `ulimit -f 64; exec "$0" -e "$1" "$2" "$3"`, process.execPath, program, built, place], {
+		encoding: 'utf8',
+	});
 	expect(stdout.trim()).toBe('EFBIG');
 	expect(await fs.readFile(place, 'utf8')).toBe('old');
 	expect(await fs.readdir(folder)).toEqual(['model.bin']);

@@ -46,11 +46,24 @@ test('f32, f16 and bf16 come back as the numbers they stand for', async () => {
 		h: { dtype: 'F16', shape: [9], data_offsets: [8, 26] },
 		b: { dtype: 'BF16', shape: [4], data_offsets: [26, 34] },
 	};
-	const place = await file('x.safetensors', bytes(header, Buffer.concat([floats(0.1, -3), new Uint8Array(half.buffer), new Uint8Array(brain.buffer)])));
+	const place = await file(
+		'x.safetensors',
+		bytes(header, Buffer.concat([floats(0.1, -3), new Uint8Array(half.buffer), new Uint8Array(brain.buffer)])),
+	);
 	await using opened = await SafetensorsFile.open(place);
 	expect(opened.names).toEqual(['f', 'h', 'b']);
 	expect([...(await opened.floats('f'))]).toEqual([Math.fround(0.1), -3]);
-	expect([...(await opened.floats('h'))]).toEqual([1, -2, 0.333251953125, 2 ** -24, 1023 * 2 ** -24, 65504, Number.POSITIVE_INFINITY, -0, Number.NaN]);
+	expect([...(await opened.floats('h'))]).toEqual([
+		1,
+		-2,
+		0.333251953125,
+		2 ** -24,
+		1023 * 2 ** -24,
+		65504,
+		Number.POSITIVE_INFINITY,
+		-0,
+		Number.NaN,
+	]);
 	expect([...(await opened.floats('b'))]).toEqual([1, -2, 0.333984375, Number.POSITIVE_INFINITY]);
 	await expect(opened.floats('x')).rejects.toThrow('there is no tensor `x`');
 });

@@ -10,7 +10,7 @@ import { type ForecastingOptions, type Trained, trainForecaster, windowsOf } fro
 import { replay } from '../../lib/models/replay.js';
 import { score } from '../../lib/models/score.js';
 import { Random } from '../../lib/random.js';
-import { Tensor, tensor } from '../../lib/tensor.js';
+import { type Tensor, tensor } from '../../lib/tensor.js';
 import { loadModel, saveModel } from '../../lib/train/save.js';
 import { file, hourly, temporary } from '../files.js';
 
@@ -76,7 +76,14 @@ describe.each(mixers)('Forecaster, %s', (mixer) => {
 		const plain = new Forecaster({ ...config, calendar: [], mixer }, { seed: 3 });
 		const values = rows(1, T, 1).map((value) => 10 * value);
 		const before = await plain.forward(tensor(values, [1, T, 1])).read();
-		const after = await plain.forward(tensor(values.map((value) => 3 * value + 50), [1, T, 1])).read();
+		const after = await plain
+			.forward(
+				tensor(
+					values.map((value) => 3 * value + 50),
+					[1, T, 1],
+				),
+			)
+			.read();
 		for (let i = 15; i < before.length; i++) expect(after[i]! / (3 * before[i]! + 50)).toBeCloseTo(1, 2);
 	});
 

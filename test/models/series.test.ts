@@ -1,11 +1,19 @@
 import { describe, expect, test } from 'vitest';
 import { FormatError } from '../../lib/errors.js';
 import type { Table } from '../../lib/io/csv.js';
-import { calendarFeatures, calendarOf, calendarWidth, partsOf, scaleOf, Series, Windows } from '../../lib/models/series.js';
+import { calendarFeatures, calendarOf, calendarWidth, partsOf, Series, scaleOf, Windows } from '../../lib/models/series.js';
 
 function table(rows: number, stepMinutes = 60): Table {
-	const dates = Array.from({ length: rows }, (_, t) => new Date(Date.UTC(2020, 0, 1) + t * stepMinutes * 60_000).toISOString().slice(0, 19));
-	return { path: 'x.csv', names: ['a', 'b'], rows, dates, columns: [Float64Array.from({ length: rows }, (_, t) => t), Float64Array.from({ length: rows }, () => 5)] };
+	const dates = Array.from({ length: rows }, (_, t) =>
+		new Date(Date.UTC(2020, 0, 1) + t * stepMinutes * 60_000).toISOString().slice(0, 19),
+	);
+	return {
+		path: 'x.csv',
+		names: ['a', 'b'],
+		rows,
+		dates,
+		columns: [Float64Array.from({ length: rows }, (_, t) => t), Float64Array.from({ length: rows }, () => 5)],
+	};
 }
 
 describe('partsOf', () => {

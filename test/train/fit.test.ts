@@ -4,7 +4,7 @@ import { memory } from '../../lib/device.js';
 import { FormatError } from '../../lib/errors.js';
 import { writeSafetensors } from '../../lib/io/safetensors.js';
 import { evaluate } from '../../lib/train/evaluate.js';
-import { fit, type FitOptions, type Progress } from '../../lib/train/fit.js';
+import { type FitOptions, fit, type Progress } from '../../lib/train/fit.js';
 import { temporary } from '../files.js';
 import { chaos, linearError, Next, Series } from './model.js';
 
@@ -66,7 +66,8 @@ describe('leaving', () => {
 		const controller = new AbortController();
 		const model = new Next();
 		const running = (async () => {
-			for await (const { step } of fit(model, data, { ...options, every: 1, signal: controller.signal })) if (step === 2) controller.abort(reason);
+			for await (const { step } of fit(model, data, { ...options, every: 1, signal: controller.signal }))
+				if (step === 2) controller.abort(reason);
 		})();
 		await expect(running).rejects.toBe(reason);
 		expect(Number.isFinite((await evaluate(model, data)).loss)).toBe(true);
