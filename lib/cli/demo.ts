@@ -121,7 +121,7 @@ async function page(
 				title,
 				subtitle: 'measured, and as predicted the day before',
 				x: { title: 'date', date: true },
-				y: { title, format: '~g', zero: false },
+				y: { title, format: '~f', zero: false },
 				lines: [
 					{ name: 'measured', points: ahead.map(({ day }) => [time(day), table.columns[c]![day]!] as const) },
 					{ name: 'predicted', points: ahead.map(({ day, predicted }) => [time(day), predicted[c * horizon]!] as const) },
@@ -133,7 +133,7 @@ async function page(
 	const learning = await lineChart({
 		title: 'Training loss',
 		x: { title: 'steps', format: ',' },
-		y: { title: 'mean squared error', format: '~g' },
+		y: { title: 'mean squared error', format: '~f' },
 		lines: [{ name: 'loss', points: losses.map(({ step, loss }) => [step, loss] as const) }],
 		height: 220,
 	});
