@@ -1,7 +1,40 @@
 export { isRecording, noGrad } from './autograd.js';
-export { type DeviceInfo, type DeviceName, devices, type DType, type MemoryUse, memory, setThreads, synchronize, trim } from './device.js';
+export { type DeviceInfo, type DeviceName, type DType, devices, type MemoryUse, memory, setThreads, synchronize, trim } from './device.js';
 export { ArgumentError, DeviceError, DisposedError, FormatError, OutOfMemoryError, ShapeError } from './errors.js';
-export * from './layers/index.js';
+export { type CsvOptions, readTable, type Table } from './io/csv.js';
+export {
+	Aaren,
+	type AarenOptions,
+	Block,
+	type BlockOptions,
+	CausalAttention,
+	CrossAttention,
+	type CrossAttentionOptions,
+	type ForwardOptions,
+	LayerNorm,
+	type LayerNormOptions,
+	type LayerOptions,
+	Linear,
+	type LinearOptions,
+	Mixer,
+	type MixerName,
+	type MixerOptions,
+	Module,
+	type Recurrent,
+	Stack,
+	State,
+} from './layers/index.js';
+export { ForecastStream } from './models/forecast_stream.js';
+export { Forecaster, type ForecasterConfig } from './models/forecaster.js';
+export { type ForecastingOptions, type ForecastingProgress, type Trained, trainForecaster } from './models/forecasting.js';
+export { type Score, score } from './models/score.js';
+export { partsOf, type Scale, Series, type Split, scaleOf, Windows } from './models/series.js';
 export * as ops from './ops/index.js';
 export { Random } from './random.js';
-export { persist, type Resource, scope, Tensor, tensor, type TensorOptions } from './tensor.js';
+export { persist, type Resource, scope, Tensor, type TensorOptions, tensor } from './tensor.js';
+export { AdamW, type AdamWOptions } from './train/adamw.js';
+export type { Checkpoint } from './train/checkpoint.js';
+export { evaluate } from './train/evaluate.js';
+export { type Batch, type Dataset, type FitOptions, fit, type Progress, type Trainable } from './train/fit.js';
+export { loadModel, registerModel, type Saveable, saveModel } from './train/save.js';
+export { type Schedule, type ScheduleName, schedules } from './train/schedule.js';
