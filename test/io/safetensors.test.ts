@@ -73,6 +73,7 @@ describe('a file that is not what it should be is refused, with the byte', () =>
 	test.each<[string, Buffer, number, string]>([
 		['nothing', Buffer.alloc(0), 0, 'has 0 bytes'],
 		['a header longer than the file', bytes(one, floats(1, 2), 5000n), 0, "header's length is 5000"],
+		['a header that runs over the end by one', bytes(one, floats(1, 2), BigInt(JSON.stringify(one).length + 9)), 0, "header's length is"],
 		['a header of 2^63 bytes', bytes(one, floats(1, 2), 2n ** 63n), 0, "header's length is 9223372036854775808"],
 		['no JSON', bytes('{"a": '), 8, 'no JSON'],
 		['a list', bytes([1]), 8, 'no JSON object'],

@@ -9,6 +9,7 @@ import { Forecaster, type ForecasterConfig } from '../../lib/models/forecaster.j
 import { type ForecastingOptions, type Trained, trainForecaster, windowsOf } from '../../lib/models/forecasting.js';
 import { replay } from '../../lib/models/replay.js';
 import { score } from '../../lib/models/score.js';
+import { Series, Windows } from '../../lib/models/series.js';
 import { Random } from '../../lib/random.js';
 import { type Tensor, tensor } from '../../lib/tensor.js';
 import { loadModel, saveModel } from '../../lib/train/save.js';
@@ -167,6 +168,42 @@ test('trained on a daily cycle it beats repeating the last value by far, streame
 	expect(streamed.stateBytes).toBe(streamed.stateBytesAtStart);
 	expect(streamed.repeatMse).toBeCloseTo(test.repeatMse, 6); // the same rows are counted
 	expect(streamed.mse).toBeLessThan(test.repeatMse / 4);
+});
+
+test('the weights that are kept are those of the best epoch', async () => {
+	const table = await readTable(await file('little.csv', hourly(400, 9)));
+	const { model, series, parts, bestEpoch, validation } = await trained(table, { epochs: 25, rate: 2e-2, dim: 32, dropout: 0 });
+	using _ = model;
+	expect(bestEpoch).toBeLessThan(25); // so little data is soon learnt by heart
+	const again = await score(model, windowsOf(series, parts.validation, 48, 12));
+	expect(again.mse).toBe(validation.mse);
+});
+
+test('scores are those of plain loops over the windows', async () => {
+	const table = await readTable(await file('hourly.csv', hourly(80)));
+	using model = new Forecaster({ ...config, calendar: [] });
+	const series = new Series(table, config.scale, []);
+	const windows = new Windows(series, { length: 12, horizon: 3, start: 20, end: 60, stride: 4 });
+	let [squares, absolutes, repeated, n] = [0, 0, 0, 0];
+	for (let start = 20; start + 15 <= 60; start += 4) {
+		for (const channel of series.channels) {
+			const predicted = await model.forward(tensor(channel.subarray(start, start + 12), [1, 12, 1])).read();
+			for (let h = 0; h < 3; h++) {
+				const error = predicted[11 * 3 + h]! - channel[start + 12 + h]!;
+				squares += error ** 2;
+				absolutes += Math.abs(error);
+				repeated += (channel[start + 11]! - channel[start + 12 + h]!) ** 2;
+				n++;
+			}
+		}
+	}
+	const found = await score(model, windows, { batch: 5 });
+	expect(found).toEqual({
+		mse: expect.closeTo(squares / n, 4),
+		mae: expect.closeTo(absolutes / n, 4),
+		repeatMse: expect.closeTo(repeated / n, 8),
+		windows: 7,
+	});
 });
 
 test('a series that is too short: one error with the file and what it needs', async () => {

@@ -51,7 +51,42 @@ test('the same seed gives the same bits; another seed does not', async () => {
 	expect(await weights((await trained({ seed: 8 })).model)).not.toEqual(first);
 });
 
+test('every epoch takes every example once, each in another order', async () => {
+	const taken: number[] = [];
+	const watched = {
+		length: data.length,
+		batch(indices: readonly number[]) {
+			taken.push(...indices);
+			return data.batch(indices);
+		},
+	};
+	for await (const _ of fit(new Next(), watched, options));
+	const epochs = [taken.slice(0, data.length), taken.slice(data.length)];
+	const all = Array.from({ length: data.length }, (_, i) => i);
+	for (const epoch of epochs) {
+		expect(epoch).not.toEqual(all);
+		expect([...epoch].sort((a, b) => a - b)).toEqual(all);
+	}
+	expect(epochs[0]).not.toEqual(epochs[1]);
+});
+
 describe('leaving', () => {
+	test('by an error of the data leaves a model that can be used', async () => {
+		const model = new Next();
+		const broken = {
+			length: data.length,
+			batch(indices: readonly number[]) {
+				if (indices.length < 8) throw new Error('no such example');
+				return data.batch(indices);
+			},
+		};
+		const running = (async () => {
+			for await (const _ of fit(model, broken, options));
+		})();
+		await expect(running).rejects.toThrow('no such example');
+		expect([...model.modules()].some((module) => module.training)).toBe(false);
+	});
+
 	test('the loop leaves a model that can be used and trained on', async () => {
 		const model = new Next();
 		for await (const { step } of fit(model, data, { ...options, every: 1 })) if (step === 3) break;
