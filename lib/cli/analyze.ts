@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { writeAtomic } from '../io/files.js';
-import { exponent, type GrowthPoint, growth } from '../models/growth.js';
+import { exponent, Growth, type GrowthPoint } from '../models/growth.js';
 import { lineChart } from '../plot.js';
 import { type CommonOptions, command, integer, type Session, table } from './session.js';
 
@@ -30,15 +30,30 @@ export function analyze(): Command {
 }
 
 async function run(options: AnalyzeOptions, session: Session): Promise<void> {
-	const at = Array.from({ length: places }, (_, i) => Math.floor(((i + 1) * options.tokens) / places));
-	const measure = (mixer: 'aaren' | 'attention', label: string) =>
-		growth({ ...options, mixer, at, signal: session.signal, onProgress: (done) => session.progress(label, done) });
 	session.log(`${options.tokens} tokens one by one: ${options.layers} blocks of width ${options.dim}, ${options.heads} heads`);
-	const aaren = await measure('aaren', 'Aaren');
-	const transformer = await measure('attention', 'Transformer');
-	const points = aaren.points.map(({ tokens, bytes, seconds }, i) => {
+	using aaren = new Growth('aaren', options);
+	using transformer = new Growth('attention', options);
+	for (let place = 1; place <= places; place++) {
+		const tokens = Math.floor((place * options.tokens) / places);
+		// In turns, so that both meet the same state of the machine.
+		await aaren.advance(tokens);
+		await transformer.advance(tokens);
+		// The Transformer's share grows with the square: so does the bar.
+		session.progress('streaming', (place / places) ** 2, `${tokens} tokens`);
+		await new Promise(setImmediate); // lets Ctrl-C have its turn
+		session.signal.throwIfAborted();
+	}
+	const points = aaren.points.map(({ tokens, bytes, seconds, wallSeconds }, i) => {
 		const other = transformer.points[i]!;
-		return { tokens, aarenBytes: bytes, transformerBytes: other.bytes, aarenSeconds: seconds, transformerSeconds: other.seconds };
+		return {
+			tokens,
+			aarenBytes: bytes,
+			transformerBytes: other.bytes,
+			aarenSeconds: seconds,
+			transformerSeconds: other.seconds,
+			aarenWallSeconds: wallSeconds,
+			transformerWallSeconds: other.wallSeconds,
+		};
 	});
 	// The last half: at first, what a step costs beside attention hides how attention grows.
 	const late = points.slice(points.length / 2);

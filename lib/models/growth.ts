@@ -1,60 +1,93 @@
 import type { DeviceName } from '../device.js';
-import { memory } from '../device.js';
 import { type MixerName, Stack } from '../layers/block.js';
+import type { State } from '../layers/state.js';
 import { Random } from '../random.js';
-import { tensor } from '../tensor.js';
+import { type Resource, tensor } from '../tensor.js';
 
 export interface GrowthOptions {
-	readonly mixer: MixerName;
-	/** Length of the stream. */
-	readonly tokens: number;
-	/** Numbers of tokens after which to look, ascending, the last being `tokens`. */
-	readonly at: readonly number[];
 	readonly dim: number;
 	readonly heads: number;
 	readonly layers: number;
 	readonly seed: number;
 	readonly device: DeviceName;
-	readonly signal?: AbortSignal | undefined;
-	readonly onProgress?: (done: number) => void;
 }
 
 export interface GrowthPoint {
 	readonly tokens: number;
 	/** Held by the state. */
 	readonly bytes: number;
-	/** Since the start of the stream. */
+	/** Since the start of the stream: of each piece, the median step times its steps, so that what other programs do meanwhile does not count. */
 	readonly seconds: number;
+	/** The same by the clock. */
+	readonly wallSeconds: number;
 }
 
-/** How a stack's memory and time grow with the length of a stream that is fed token by token. Tokens are drawn from a seed. */
-export async function growth(options: GrowthOptions): Promise<{ points: GrowthPoint[]; parameters: number; peakBytes: number }> {
-	const { mixer, tokens, at, dim, heads, layers, seed, device, signal, onProgress } = options;
-	using stack = new Stack(layers, { mixer, dim, heads, seed, device, norm: 'pre' });
-	using state = stack.initialState({ batch: 1 });
-	const random = new Random(seed);
-	// A few tokens in turn do: what they say makes no difference to memory and time.
-	const inputs = Array.from({ length: 16 }, () => Float32Array.from({ length: dim }, () => random.normal()));
-	const points: GrowthPoint[] = [];
-	let milliseconds = 0;
-	let next = 0;
-	for (let t = 1; t <= tokens; t++) {
-		const x = tensor(inputs[t % inputs.length]!, [1, 1, dim], { device });
-		const began = performance.now();
-		const y = stack.forward(x, state);
-		await y.read();
-		milliseconds += performance.now() - began;
-		x.dispose();
-		y.dispose();
-		if (t === at[next]) {
-			points.push({ tokens: t, bytes: state.bytes, seconds: milliseconds / 1000 });
-			next++;
-			signal?.throwIfAborted();
-			onProgress?.(t / tokens);
-			await new Promise(setImmediate); // lets Ctrl-C and the progress bar have their turn
-		}
+/** Steps before the first that is timed, on a state of their own: for the compiler and the caches. */
+const warmup = 300;
+
+/** A stream of tokens fed to a stack one by one: how its memory and time grow. Tokens are drawn from a seed. */
+export class Growth implements Resource {
+	readonly points: GrowthPoint[] = [];
+	readonly parameters: number;
+	readonly #stack: Stack;
+	readonly #state: State;
+	/** A few tokens in turn do: what they say makes no difference to memory and time. */
+	readonly #inputs: Float32Array[];
+	readonly #device: DeviceName;
+
+	constructor(mixer: MixerName, { dim, heads, layers, seed, device }: GrowthOptions) {
+		this.#stack = new Stack(layers, { mixer, dim, heads, seed, device, norm: 'pre' });
+		this.#state = this.#stack.initialState({ batch: 1 });
+		this.parameters = this.#stack.parameterCount;
+		this.#device = device;
+		const random = new Random(seed);
+		this.#inputs = Array.from({ length: 16 }, () => Float32Array.from({ length: dim }, () => random.normal()));
 	}
-	return { points, parameters: stack.parameterCount, peakBytes: memory(device).peakBytes };
+
+	get bytes(): number {
+		return this.#stack.bytes + this.#state.bytes;
+	}
+
+	get disposed(): boolean {
+		return this.#state.disposed;
+	}
+
+	/** Go on to this many tokens and add a point. */
+	async advance(tokens: number): Promise<void> {
+		if (this.points.length === 0) {
+			using trial = this.#stack.initialState({ batch: 1 });
+			for (let t = 0; t < warmup; t++) await this.#step(t, trial);
+		}
+		const before = this.points.at(-1) ?? { seconds: 0, wallSeconds: 0 };
+		const times: number[] = [];
+		for (let t = this.#state.length; t < tokens; t++) times.push(await this.#step(t, this.#state));
+		const wall = times.reduce((sum, time) => sum + time, 0);
+		const median = times.sort((a, b) => a - b)[Math.floor(times.length / 2)] ?? 0;
+		this.points.push({
+			tokens,
+			bytes: this.#state.bytes,
+			seconds: before.seconds + median * times.length,
+			wallSeconds: before.wallSeconds + wall,
+		});
+	}
+
+	/** @returns seconds */
+	async #step(t: number, state: State): Promise<number> {
+		using x = tensor(this.#inputs[t % this.#inputs.length]!, [1, 1, this.#inputs[0]!.length], { device: this.#device });
+		const began = performance.now();
+		using y = this.#stack.forward(x, state);
+		await y.read();
+		return (performance.now() - began) / 1000;
+	}
+
+	dispose(): void {
+		this.#state.dispose();
+		this.#stack.dispose();
+	}
+
+	[Symbol.dispose](): void {
+		this.dispose();
+	}
 }
 
 /** The power of x that y grows with: the slope of log y over log x, by least squares. */
