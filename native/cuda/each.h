@@ -9,10 +9,12 @@ namespace oplus::OPLUS_TARGET {
 namespace {
 
 constexpr int kEachThreads = 256;
+// Four such blocks a multiprocessor keep memory busy; without a number the compiler may spill registers to fit in eight.
+constexpr int kEachBlocks = 4;
 
 // f.run<V>(i) handles elements i … i + V − 1 of n.
 template <int V, typename F>
-__global__ void __launch_bounds__(kEachThreads) each(int64_t n, F f) {
+__global__ void __launch_bounds__(kEachThreads, kEachBlocks) each(int64_t n, F f) {
   for (int64_t i = global_thread() * V; i < n; i += global_threads() * V) f.template run<V>(i);
 }
 

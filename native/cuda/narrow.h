@@ -28,8 +28,9 @@ struct Narrow {
   int64_t size;                       // of y: parts lie one after the other
 };
 
+// Two blocks a multiprocessor are said because the compiler would else rather spill registers than go below three.
 template <int kFew, int kLines, int V>
-__global__ void __launch_bounds__(32 * kNarrowWarps) along(Few few, const float* wide, int64_t lines, int64_t depth, Narrow out) {
+__global__ void __launch_bounds__(32 * kNarrowWarps, 2) along(Few few, const float* wide, int64_t lines, int64_t depth, Narrow out) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kNarrowWarps + threadIdx.x / 32) * kLines;
   float sum[kFew][kLines] = {};

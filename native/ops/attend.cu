@@ -20,8 +20,9 @@ constexpr int64_t kFewQueries = 8;  // below, a tile of 64 queries would be most
 
 // ---- many queries ------------------------------------------------------------------------------
 
+// One block a multiprocessor is said because the compiler would else rather spill registers than go below two.
 template <int kWidth, bool kFour>
-__global__ void __launch_bounds__(kAttendThreads)
+__global__ void __launch_bounds__(kAttendThreads, 1)
     attend_tile(Heads heads, const float* q, const float* k, const float* v, float* o, float* L, int64_t tiles) {
   using Tile = Tile<kWidth, 4>;
   GPU_SHARED(float, room, [Tile::kRoom]);

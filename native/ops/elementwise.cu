@@ -12,7 +12,7 @@ namespace {
 // Row and column of a flat index that moves on by the grid's stride: one division a thread instead of one an element.
 // f(row, column) handles V elements of a row.
 template <int V, typename F>
-__global__ void __launch_bounds__(kEachThreads) each_of_rows(int64_t rows, int64_t width, F f) {
+__global__ void __launch_bounds__(kEachThreads, kEachBlocks) each_of_rows(int64_t rows, int64_t width, F f) {
   const int64_t row_step = global_threads() * V / width, column_step = global_threads() * V % width;
   int64_t row = global_thread() * V / width, column = global_thread() * V % width;
   while (row < rows) {

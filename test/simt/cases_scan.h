@@ -151,7 +151,42 @@ inline void scan_case(const ScanCase& c) {
   if (c.state) compare(name + " du0", du0, truth.du0, naive.du0), compare(name + " dw0", dw0, truth.dw0, naive.dw0);
 }
 
+inline void join_case(int64_t n, int64_t D) {
+  const std::string name = label("join", {n, D});
+  if (!wanted(name)) return;
+  Random random(unsigned(n + D));
+  Floats m[2], u[2], w[2];
+  for (int i = 0; i < 2; ++i) {
+    m[i] = random.normals(n, 3), u[i] = random.normals(n), w[i] = random.normals(n * D);
+    for (float& x : u[i]) x = 1 + std::fabs(x);
+  }
+  const auto clear = [&](int i, int64_t k) {
+    m[i][size_t(k)] = -kInf, u[i][size_t(k)] = 0;
+    for (int64_t d = 0; d < D; ++d) w[i][size_t(k * D + d)] = 0;
+  };
+  clear(0, 0);
+  if (n > 2) clear(1, 1), clear(0, 2), clear(1, 2);
+  const auto reference = [&](auto zero, int which) {
+    using T = decltype(zero);
+    std::vector<T> out;
+    for (size_t k = 0; k < size_t(n); ++k) {
+      const T largest = std::fmax(T(m[0][k]), T(m[1][k]));
+      const T a = largest == -T(kInf) ? zero : std::exp(m[0][k] - largest), b = largest == -T(kInf) ? zero : std::exp(m[1][k] - largest);
+      if (which == 0) out.push_back(largest);
+      if (which == 1) out.push_back(a * u[0][k] + b * u[1][k]);
+      for (size_t d = k * size_t(D); which == 2 && d < (k + 1) * size_t(D); ++d) out.push_back(a * w[0][d] + b * w[1][d]);
+    }
+    return out;
+  };
+  const Tensor m1(m[0]), u1(u[0]), w1(w[0]), m2(m[1]), u2(u[1]), w2(w[1]);
+  call(name, "join", {m1, u1, w1, m2, u2, w2, m1, u1, w1, double(n), double(D)});  // in place
+  compare(name + " m", m1, reference(0.0, 0), reference(0.0f, 0));
+  compare(name + " u", u1, reference(0.0, 1), reference(0.0f, 1));
+  compare(name + " w", w1, reference(0.0, 2), reference(0.0f, 2));
+}
+
 inline void scan_cases() {
+  join_case(1, 1), join_case(5, 40), join_case(3, 64);
   // every width of a unit, whole and ragged; short and long; one block and several chunks
   for (int64_t D : {1, 3, 8, 32, 33, 36, 64, 100, 128, 130, 200, 256}) scan_case({2, 37, 2, 1, D, true}), scan_case({1, 1, 1, 1, D});
   for (int64_t T : {2, 7, 8, 9, 33, 129, 300}) scan_case({1, T, 3, 3, 20, false, false, T % 2 == 1}), scan_case({1, T, 2, 2, 64, T % 2 == 0});

@@ -42,6 +42,7 @@ void fail(const char* format, ...) {
   vsnprintf(text, sizeof text, format, list);
   va_end(list);
   if (!self) throw Error(text);
+  engine.failing = true;
   engine.error = text;
   auto &t = self->thread_idx, &b = self->block_idx;
   snprintf(text, sizeof text, " [thread (%u,%u,%u) of block (%u,%u,%u)]", t.x, t.y, t.z, b.x, b.y, b.z);
@@ -193,6 +194,7 @@ void run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, const void* kernel, v
   const bool reset = !e.error.empty() || e.os_thread != os_thread;
   e.os_thread = os_thread;
   e.error.clear();
+  e.failing = false;
   ++e.launch;
   ++e.stats.launches;
   e.grid = grid, e.block = block, e.body = body, e.args = args, e.args_bytes = args_bytes;
@@ -226,6 +228,7 @@ void run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, const void* kernel, v
   check_slot(0, dynamic_bytes);
   for (Block* b : e.slots) start_block(*b, e.order[e.next++]);
   enter_from_main(pick(e.config.threads));
+  e.failing = false;
   if (!e.error.empty()) throw Error(e.error);
 }
 

@@ -100,6 +100,7 @@ struct Engine {
   size_t main_stack_bytes = 0;
   void* os_thread = nullptr;  // that launched what runs now, or what ran last
   std::string error;
+  bool failing = false;  // checker: what the emulator does with an error is not the kernel's doing
   std::vector<std::pair<size_t, size_t>> shared_regions;  // (offset, bytes) within an arena
   std::map<uintptr_t, Allocation> memory;
   std::map<const void*, size_t> dynamic_limit;

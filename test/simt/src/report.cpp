@@ -50,7 +50,7 @@ std::string where(uint32_t pc) {
 
 void note_access(const void* p, size_t bytes, Access kind, const void* pc) {
   // Host code is instrumented too, and other OS threads may run it meanwhile.
-  if (!self || engine.os_thread != __builtin_thread_pointer()) return;
+  if (!self || engine.failing || engine.os_thread != __builtin_thread_pointer()) return;
   Fiber& f = *current();
   const char* a = static_cast<const char*>(p);
   if (a >= f.low && a < f.high) return;                    // own stack and ThreadInfo
