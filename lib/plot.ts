@@ -17,8 +17,6 @@ export interface Axis {
 	readonly zero?: boolean;
 	/** The numbers are milliseconds since 1970. @default false */
 	readonly date?: boolean;
-	/** As d3-format writes numbers. @default '~s', 12k */
-	readonly format?: string;
 }
 
 export interface Chart {
@@ -55,10 +53,11 @@ function scaleOf(name: 'x' | 'y', { log = false, date = false, zero = name === '
 	return log ? { ...shared, type: 'log' as const } : { ...shared, type: 'linear' as const, zero };
 }
 
-function axisOf(scale: 'x' | 'y', { title, format = '~s', date = false, log = false }: Axis) {
+function axisOf(scale: 'x' | 'y', { title, date = false, log = false }: Axis) {
 	const shared = { scale, title, orient: scale === 'x' ? 'bottom' : 'left', grid: true, tickCount: scale === 'x' ? 8 : 6 } as const;
 	if (date) return shared;
-	return { ...shared, format, labelOverlap: log };
+	// 12k on a logarithmic axis, 12,000 on a linear one.
+	return { ...shared, format: log ? '~s' : ',~f', labelOverlap: log };
 }
 
 function specOf({ title, subtitle, x, y, lines, width = 720, height = 360 }: Chart): Spec {

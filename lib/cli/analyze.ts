@@ -112,26 +112,32 @@ async function draw(
 	{ out, dim, layers, tokens }: AnalyzeOptions,
 ): Promise<string[]> {
 	const subtitle = `${layers} blocks of width ${dim}, ${tokens.toLocaleString('en')} tokens fed one by one`;
-	const lines = (of: (point: GrowthPoint) => number) =>
-		[
-			{ name: 'Aaren', from: aaren },
-			{ name: 'Transformer with key-value cache', from: transformer },
-		].map(({ name, from }) => ({ name, points: from.map((point) => [point.tokens, of(point)] as const) }));
-	const x = { title: 'tokens', format: ',' };
+	const x = { title: 'tokens' };
+	const curve = (points: readonly GrowthPoint[], of: (point: GrowthPoint) => number) =>
+		points.map((point) => [point.tokens, of(point)] as const);
+	const mebibytes = ({ bytes }: GrowthPoint) => bytes / 2 ** 20;
+	const filled = ({ tokens }: GrowthPoint) => (8 * dim * layers * tokens) / 2 ** 20;
 	const charts = {
 		'memory.svg': await lineChart({
 			title: 'Memory of the state',
 			subtitle,
 			x,
-			y: { title: 'MiB', format: '~g' },
-			lines: lines(({ bytes }) => bytes / 2 ** 20),
+			y: { title: 'MiB' },
+			lines: [
+				{ name: 'Aaren', points: curve(aaren, mebibytes) },
+				{ name: 'Transformer: key-value cache, which doubles when it is full', points: curve(transformer, mebibytes) },
+				{ name: 'of which filled', points: curve(transformer, filled), dashed: true },
+			],
 		}),
 		'time.svg': await lineChart({
 			title: 'Cumulative time',
 			subtitle,
 			x,
-			y: { title: 'seconds', format: '~g' },
-			lines: lines(({ seconds }) => seconds),
+			y: { title: 'seconds' },
+			lines: [
+				{ name: 'Aaren', points: curve(aaren, ({ seconds }) => seconds) },
+				{ name: 'Transformer with key-value cache', points: curve(transformer, ({ seconds }) => seconds) },
+			],
 		}),
 	};
 	const files: string[] = [];

@@ -121,7 +121,7 @@ async function page(
 				title,
 				subtitle: 'measured, and as predicted the day before',
 				x: { title: 'date', date: true },
-				y: { title, format: '~f', zero: false },
+				y: { title, zero: false },
 				lines: [
 					{ name: 'measured', points: ahead.map(({ day }) => [time(day), table.columns[c]![day]!] as const) },
 					{ name: 'predicted', points: ahead.map(({ day, predicted }) => [time(day), predicted[c * horizon]!] as const) },
@@ -132,8 +132,8 @@ async function page(
 	}
 	const learning = await lineChart({
 		title: 'Training loss',
-		x: { title: 'steps', format: ',' },
-		y: { title: 'mean squared error', format: '~f' },
+		x: { title: 'steps' },
+		y: { title: 'mean squared error' },
 		lines: [{ name: 'loss', points: losses.map(({ step, loss }) => [step, loss] as const) }],
 		height: 220,
 	});

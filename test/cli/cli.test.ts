@@ -208,7 +208,7 @@ test('analyze: Aaren flat, the cache growing; plots and numbers', async () => {
 	}
 	for (let i = 1; i < points.length; i++) expect(points[i]!.aarenSeconds).toBeGreaterThan(points[i - 1]!.aarenSeconds);
 	expect((await fs.readdir(out)).sort()).toEqual(['analyze.json', 'memory.svg', 'time.svg']);
-	expect(await fs.readFile(path.join(out, 'memory.svg'), 'utf8')).toMatch(/^<svg[\s\S]*Transformer with key-value cache[\s\S]*<\/svg>$/);
+	expect(await fs.readFile(path.join(out, 'memory.svg'), 'utf8')).toMatch(/^<svg[\s\S]*Transformer: key-value cache[\s\S]*<\/svg>$/);
 	expect(JSON.parse(await fs.readFile(path.join(out, 'analyze.json'), 'utf8')).points).toEqual(points);
 });
 
