@@ -120,12 +120,12 @@ async function draw(
 	const charts = {
 		'memory.svg': await lineChart({
 			title: 'Memory of the state',
-			subtitle,
+			subtitle: `${subtitle}; the cache doubles when it is full`,
 			x,
 			y: { title: 'MiB' },
 			lines: [
 				{ name: 'Aaren', points: curve(aaren, mebibytes) },
-				{ name: 'Transformer: key-value cache, which doubles when it is full', points: curve(transformer, mebibytes) },
+				{ name: 'Transformer: key-value cache', points: curve(transformer, mebibytes) },
 				{ name: 'of which filled', points: curve(transformer, filled), dashed: true },
 			],
 		}),

@@ -69,8 +69,8 @@ export function forecast(): Command {
 		.addOption(new Option('--dim <n>', 'model width').default(64).argParser(integer(1)))
 		.addOption(new Option('--heads <n>', 'attention heads').default(4).argParser(integer(1)))
 		.addOption(new Option('--layers <n>', 'blocks').default(2).argParser(integer(1)))
-		.addOption(new Option('--dropout <share>', 'dropped in training').default(0.1).argParser(number(0, 0.99)))
-		.addOption(new Option('--epochs <n>', 'times over the training part').default(5).argParser(integer(1)))
+		.addOption(new Option('--dropout <share>', 'dropped in training').default(0.2).argParser(number(0, 0.99)))
+		.addOption(new Option('--epochs <n>', 'times over the training part').default(4).argParser(integer(1)))
 		.addOption(new Option('--batch <n>', 'sequences a step').default(16).argParser(integer(1)))
 		.addOption(new Option('--rate <n>', 'learning rate that the cosine starts from').default(3e-3).argParser(number(0)))
 		.option('--out <folder>', 'where to save the model', path.join('oplus-out', 'forecast'));

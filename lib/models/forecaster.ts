@@ -33,7 +33,7 @@ export interface ForecasterConfig {
 	readonly layers?: number;
 	/** Width of the feed-forward part. @default 2 · dim */
 	readonly hidden?: number;
-	/** @default 0.1 */
+	/** @default 0.2 */
 	readonly dropout?: number;
 	/** What dates add to a token. @default nothing */
 	readonly calendar?: readonly Calendar[];
@@ -50,7 +50,7 @@ export interface ForecasterConfig {
 /** Deviations below this (in those of the training rows) are taken for noise and not blown up. */
 const smallest = 0.1;
 
-const defaults = { lags: 48, mixer: 'aaren', dim: 64, heads: 4, layers: 2, dropout: 0.1, calendar: [], split: 'ratio' } as const;
+const defaults = { lags: 48, mixer: 'aaren', dim: 64, heads: 4, layers: 2, dropout: 0.2, calendar: [], split: 'ratio' } as const;
 
 /**
  * Forecasts a multivariate series, at every row, from the rows up to it.

@@ -24,9 +24,9 @@ export interface ForecastingOptions {
 	readonly heads?: number | undefined;
 	/** @default 2 */
 	readonly layers?: number | undefined;
-	/** @default 0.1 */
+	/** @default 0.2 */
 	readonly dropout?: number | undefined;
-	/** @default 5 */
+	/** @default 4 */
 	readonly epochs?: number | undefined;
 	/** Sequences a step. @default 16 */
 	readonly batch?: number | undefined;
@@ -95,7 +95,7 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 		horizon,
 		split = 'ratio',
 		mixer = 'aaren',
-		epochs = 5,
+		epochs = 4,
 		batch = 16,
 		rate = 3e-3,
 		seed = 0,
@@ -128,7 +128,7 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 	const every = Math.max(1, Math.floor((parts.validation[1] - parts.validation[0] - horizon) / validationWindows));
 	const held = windowsOf(series, parts.validation, length, horizon, { stride: every, device });
 
-	const { lags = Math.max(2, Math.min(48, Math.floor(length / 2))), dim = 64, heads = 4, layers = 2, dropout = 0.1 } = options;
+	const { lags = Math.max(2, Math.min(48, Math.floor(length / 2))), dim = 64, heads = 4, layers = 2, dropout = 0.2 } = options;
 	const config = { horizon, lags, mixer, dim, heads, layers, dropout, calendar, columns: table.names, scale, context: length, split };
 	const model = new Forecaster(config, { seed, device });
 	try {
