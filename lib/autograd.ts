@@ -36,14 +36,17 @@ export function noGrad<R>(fn: () => R): R {
 
 /** Whether an operation on these inputs must be recorded: lets an operation skip what only its gradient needs. */
 export function needsGrad(...inputs: readonly (Tensor | null | undefined)[]): boolean {
-	if (!recording) return false;
+	return recording && anyNeeds(inputs);
+}
+
+function anyNeeds(inputs: Node['inputs']): boolean {
 	for (const input of inputs) if (input?.requiresGrad) return true;
 	return false;
 }
 
 /** Put an operation on the tape, if any input needs a gradient. */
 export function record(inputs: Node['inputs'], outputs: readonly Tensor[], gradient: Node['gradient']): void {
-	if (!needsGrad(...inputs)) return;
+	if (!recording || !anyNeeds(inputs)) return;
 	const node: Node = { order: nodes++, inputs, outputs, gradient };
 	for (const output of outputs) {
 		output.requiresGrad = true;

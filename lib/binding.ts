@@ -56,7 +56,7 @@ function open(): Binding {
 		throw explain(error);
 	}
 	loaded.errors(nativeErrors);
-	return loaded;
+	return { ...loaded }; // the module's exports are a dictionary to V8; a copy is an object whose functions are found at once
 }
 
 /** The addon: see binding.d.ts. */

@@ -31,13 +31,13 @@ export type Spec = Readonly<Record<string, readonly [tensor: Shaped | null | und
 export function dims<const S extends Spec>(where: string, spec: S): Record<Letters<S[keyof S][1]>, number> {
 	const sizes: Record<string, number> = {};
 	for (const name in spec) {
-		const [tensor, text, dtype = 'f32'] = spec[name]!;
+		const entry = spec[name]!; // by index: taking it apart with [a, b, c] asks for an iterator, and this runs for every operation
+		const tensor = entry[0];
 		if (!tensor) continue;
-		const { shape } = tensor;
-		if (tensor.dtype !== undefined && tensor.dtype !== dtype) {
-			throw new ArgumentError(`${where}: \`${name}\` holds ${tensor.dtype}, expected ${dtype}`);
-		}
-		const letters = lettersOf(text);
+		const { shape, dtype } = tensor;
+		const expected = entry[2] ?? 'f32';
+		if (dtype !== undefined && dtype !== expected) throw new ArgumentError(`${where}: \`${name}\` holds ${dtype}, expected ${expected}`);
+		const letters = lettersOf(entry[1]);
 		const first = letters[0] === '…' ? 1 : 0;
 		const offset = shape.length - letters.length;
 		let fits = first ? offset >= -1 : offset === 0;
@@ -48,8 +48,8 @@ export function dims<const S extends Spec>(where: string, spec: S): Record<Lette
 			fits = size === found;
 		}
 		if (!fits) {
-			const expected = letters.map((letter) => (sizes[letter] === undefined || isDigit(letter) ? letter : `${letter}=${sizes[letter]}`));
-			throw new ShapeError(`${where}: \`${name}\` has shape [${shape.join(', ')}], expected [${expected.join(' ')}]`);
+			const wanted = letters.map((letter) => (sizes[letter] === undefined || isDigit(letter) ? letter : `${letter}=${sizes[letter]}`));
+			throw new ShapeError(`${where}: \`${name}\` has shape [${shape.join(', ')}], expected [${wanted.join(' ')}]`);
 		}
 	}
 	return sizes as Record<Letters<S[keyof S][1]>, number>;
@@ -67,6 +67,13 @@ function lettersOf(text: string): readonly string[] {
 function isDigit(letter: string): boolean {
 	const code = letter.charCodeAt(0);
 	return code >= 48 && code <= 57;
+}
+
+/** The number of rows that a shape's last dimension lies in: the product of the others. */
+export function rowsOf(shape: readonly number[]): number {
+	let n = 1;
+	for (let i = 0; i < shape.length - 1; i++) n *= shape[i]!;
+	return n;
 }
 
 /** The number of elements of a shape. */

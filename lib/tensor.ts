@@ -1,9 +1,9 @@
 import type { Buffer } from '../binding.js';
+import type { Node } from './autograd.js';
 import { binding } from './binding.js';
 import { bytesOf, type DeviceName, type DType } from './device.js';
 import { count } from './dims.js';
 import { ArgumentError, DisposedError, ShapeError } from './errors.js';
-import type { Node } from './autograd.js';
 
 /** Anything that holds memory outside the JavaScript heap. Disposing twice is fine; using it afterwards throws `DisposedError`. */
 export interface Resource extends Disposable {
@@ -69,8 +69,23 @@ export class Tensor implements Resource {
 		this.device = device;
 		memory.users++;
 		this.#share = { memory };
-		dropped.register(this, this.#share);
 		if (current) current.push(this);
+		else this.#watch();
+	}
+
+	/**
+	 * Free the memory when the tensor is dropped. What a scope holds on to is watched when it leaves the scope, if it does: most
+	 * tensors live and die inside one, and a watched object costs the collector several times its own allocation.
+	 */
+	#watch(): void {
+		dropped.register(this, this.#share);
+	}
+
+	/** For `scope`, which ends: on to the scope around it, or out of all of them, or freed. */
+	static leave(item: Tensor, outer: Tensor[] | undefined, kept: boolean): void {
+		if (!item.persistent && !kept) item.dispose();
+		else if (outer && !item.persistent) outer.push(item);
+		else item.#watch();
 	}
 
 	/** Memory with nothing in it yet. */
@@ -102,7 +117,9 @@ export class Tensor implements Resource {
 	/** The same memory in another shape of the same size. Not on the tape: `ops.reshape` is. */
 	view(shape: readonly number[]): Tensor {
 		if (count(shape) !== this.size) {
-			throw new ShapeError(`view: [${shape.join(', ')}] has ${count(shape)} elements, expected ${this.size} as in [${this.shape.join(', ')}]`);
+			throw new ShapeError(
+				`view: [${shape.join(', ')}] has ${count(shape)} elements, expected ${this.size} as in [${this.shape.join(', ')}]`,
+			);
 		}
 		const { memory } = this.#share;
 		if (!memory) throw new DisposedError(`tensor [${this.shape.join(', ')}] has been disposed of`);
@@ -159,7 +176,8 @@ export function setBackward(run: (loss: Tensor) => void): void {
 export function tensor(data: Float32Array | readonly number[], shape: readonly number[], options: TensorOptions = {}): Tensor {
 	const { device = 'cpu', dtype = 'f32' } = options;
 	for (const size of shape) {
-		if (!Number.isInteger(size) || size < 0) throw new ShapeError(`tensor: shape [${shape.join(', ')}] holds ${size}, expected integers from 0`);
+		if (!Number.isInteger(size) || size < 0)
+			throw new ShapeError(`tensor: shape [${shape.join(', ')}] holds ${size}, expected integers from 0`);
 	}
 	if (data.length !== count(shape)) {
 		throw new ShapeError(`tensor: data holds ${data.length} elements, expected ${count(shape)} for shape [${shape.join(', ')}]`);
@@ -197,19 +215,18 @@ export function scope<R>(fn: () => R): R {
 	const outer = current;
 	const made: Tensor[] = [];
 	current = made;
-	const kept = new Set<Tensor>();
+	let kept: Set<Tensor> | undefined;
+	let only: Tensor | undefined;
 	try {
 		const result = fn();
-		if (result instanceof Promise) throw new ArgumentError('scope: the function returned a promise, expected one that is done when it returns');
-		keep(result, kept);
+		if (result instanceof Promise)
+			throw new ArgumentError('scope: the function returned a promise, expected one that is done when it returns');
+		if (result instanceof Tensor && !result.grad) only = result;
+		else keep(result, (kept = new Set()));
 		return result;
 	} finally {
 		current = outer;
-		for (const item of made) {
-			if (item.persistent) continue;
-			if (kept.has(item)) outer?.push(item);
-			else item.dispose();
-		}
+		for (const item of made) Tensor.leave(item, outer, item === only || kept?.has(item) === true);
 	}
 }
 

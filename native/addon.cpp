@@ -75,7 +75,8 @@ struct Entry {  // one exported operation
 };
 
 [[noreturn]] void bad_argument(const Entry& entry, size_t index, const char* expected) {
-  throw Error("ERR_ARGUMENT", std::string(entry.ops[0]->name) + ": argument " + std::to_string(index + 1) + " is not " + expected);
+  throw Error("ERR_ARGUMENT",
+              std::string(entry.ops[0]->name) + ": argument " + std::to_string(index + 1) + " is not " + expected);
 }
 
 napi_value call(napi_env env, napi_callback_info info) {
@@ -116,11 +117,11 @@ napi_value call(napi_env env, napi_callback_info info) {
         if (!argument.optional || type != napi_null) bad_argument(entry, i, argument.optional ? "a buffer or null" : "a buffer");
         continue;
       }
-      BufferRef& buffer = queued.buffers[i] = entry.environment->buffer(value.number);
+      Buffer* buffer = queued.buffers[i] = entry.environment->buffer(value.number).get();
       if (!queue) queue = buffer->queue.get();
       else if (queue != buffer->queue.get())
-        throw Error("ERR_DEVICE", std::string(entry.ops[0]->name) + ": argument " + std::to_string(i + 1) + " is on " + buffer->queue->name +
-                                      ", expected " + queue->name + " like those before it");
+        throw Error("ERR_DEVICE", std::string(entry.ops[0]->name) + ": argument " + std::to_string(i + 1) + " is on " +
+                                      buffer->queue->name + ", expected " + queue->name + " like those before it");
       value.data = buffer->data;
       value.bytes = buffer->bytes;
       queued.read |= static_cast<uint32_t>(argument.read) << i;
@@ -129,69 +130,92 @@ napi_value call(napi_env env, napi_callback_info info) {
     if (!queue) throw Error("ERR_ARGUMENT", std::string(entry.ops[0]->name) + ": found no buffer to work on");
     queued.op = entry.ops[queue->backend_index];
     if (!queued.op) throw Error("ERR_DEVICE", std::string(entry.ops[0]->name) + ": not available on " + queue->name);
-    queue->submit(std::move(queued));
+    queue->submit(queued);
     return nullptr;
   });
 }
 
 // ---- memory ------------------------------------------------------------------------------------
 
+// What every step of a stream calls (create, dispose, read) is written in plain Node-API: the wrappers ask for each thing
+// several times over, and cost as much as the work.
+
 struct Bytes {
   const void* data;
   int64_t size;
 };
-Bytes bytes_of(const Napi::Value& value, const char* where) {
-  if (value.IsTypedArray()) {
-    const auto array = value.As<Napi::TypedArray>();
-    return {static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset(), static_cast<int64_t>(array.ByteLength())};
-  }
-  throw Error("ERR_ARGUMENT", std::string(where) + ": data is not a typed array");
+Bytes bytes_of(napi_env env, napi_value value, const char* where) {
+  constexpr int64_t sizes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};  // in the order of napi_typedarray_type
+  napi_typedarray_type type;
+  size_t length;
+  void* data;
+  if (napi_get_typedarray_info(env, value, &type, &length, &data, nullptr, nullptr) != napi_ok || type > napi_biguint64_array)
+    throw Error("ERR_ARGUMENT", std::string(where) + ": data is not a typed array");
+  return {data, static_cast<int64_t>(length) * sizes[type]};
 }
 
-Napi::Value create(const Napi::CallbackInfo& info) {
-  return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    if (info.Length() != 3 || !info[0].IsString() || !info[1].IsNumber())
+napi_value create(napi_env env, napi_callback_info info) {
+  napi_value values[3], handle;
+  size_t count = 3, length;
+  void* data;
+  napi_get_cb_info(env, info, &count, values, nullptr, &data);
+  Instance& instance = *static_cast<Instance*>(data);
+  return guarded(env, [&]() -> napi_value {
+    char device[64];  // a longer name is cut, and is no device's either way
+    double bytes;
+    if (count != 3 || napi_get_value_string_utf8(env, values[0], device, sizeof device, &length) != napi_ok ||
+        napi_get_value_double(env, values[1], &bytes) != napi_ok)
       throw Error("ERR_ARGUMENT", "create: expects (device, bytes, data or null)");
-    const double bytes = info[1].As<Napi::Number>().DoubleValue();
     if (!(bytes >= 0) || bytes != std::trunc(bytes) || bytes > 9007199254740991.0)
       throw Error("ERR_ARGUMENT", "create: bytes is " + std::to_string(bytes) + ", expected an integer from 0");
-    Environment& environment = environment_of(info);
-    const std::shared_ptr<Queue> queue = environment.queue(info[0].As<Napi::String>().Utf8Value());
+    const std::shared_ptr<Queue>& queue = instance.environment.queue({device, length});
     Bytes source{nullptr, 0};
-    if (!info[2].IsNull()) {
-      source = bytes_of(info[2], "create");
+    napi_valuetype type;
+    napi_typeof(env, values[2], &type);
+    if (type != napi_null) {
+      source = bytes_of(env, values[2], "create");
       if (source.size != static_cast<int64_t>(bytes))
-        throw Error("ERR_ARGUMENT", "create: data holds " + std::to_string(source.size) + " bytes, expected " + std::to_string(static_cast<int64_t>(bytes)));
+        throw Error("ERR_ARGUMENT", "create: data holds " + std::to_string(source.size) + " bytes, expected " +
+                                        std::to_string(static_cast<int64_t>(bytes)));
     }
-    const auto buffer = std::make_shared<Buffer>(queue, static_cast<int64_t>(bytes));
-    if (source.data) environment.write(buffer, source.data, source.size, true);
+    auto buffer = std::make_shared<Buffer>(queue, static_cast<int64_t>(bytes));
+    if (source.data) instance.environment.write(buffer, source.data, source.size, true);
     int64_t total;
-    if (queue->on_host()) napi_adjust_external_memory(info.Env(), buffer->bytes, &total);
-    return Napi::Number::New(info.Env(), environment.add(buffer));
-  }));
+    if (queue->on_host()) napi_adjust_external_memory(env, buffer->bytes, &total);
+    napi_create_double(env, instance.environment.add(std::move(buffer)), &handle);
+    return handle;
+  });
+}
+
+napi_value dispose(napi_env env, napi_callback_info info) {
+  napi_value value;
+  size_t count = 1;
+  void* data;
+  napi_get_cb_info(env, info, &count, &value, nullptr, &data);
+  return guarded(env, [&]() -> napi_value {
+    double handle;
+    if (count != 1 || napi_get_value_double(env, value, &handle) != napi_ok)
+      throw Error("ERR_ARGUMENT", "dispose: expects (buffer)");
+    const BufferRef buffer = static_cast<Instance*>(data)->environment.remove(handle);
+    int64_t total;
+    if (buffer && buffer->queue->on_host()) napi_adjust_external_memory(env, -buffer->bytes, &total);
+    return nullptr;
+  });
 }
 
 Napi::Value write(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    if (info.Length() != 2 || !info[0].IsNumber()) throw Error("ERR_ARGUMENT", "write: expects (buffer, data)");
-    Environment& environment = environment_of(info);
-    const BufferRef& buffer = environment.buffer(info[0].As<Napi::Number>().DoubleValue());
-    const Bytes source = bytes_of(info[1], "write");
-    if (source.size > buffer->bytes)
-      throw Error("ERR_ARGUMENT", "write: data holds " + std::to_string(source.size) + " bytes, expected at most " + std::to_string(buffer->bytes));
-    environment.write(buffer, source.data, source.size, false);
-    return nullptr;
-  }));
-}
-
-Napi::Value dispose(const Napi::CallbackInfo& info) {
-  return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    if (info.Length() != 1 || !info[0].IsNumber()) throw Error("ERR_ARGUMENT", "dispose: expects (buffer)");
-    const BufferRef buffer = environment_of(info).remove(info[0].As<Napi::Number>().DoubleValue());
-    int64_t total;
-    if (buffer && buffer->queue->on_host()) napi_adjust_external_memory(info.Env(), -buffer->bytes, &total);
-    return nullptr;
-  }));
+                       if (info.Length() != 2 || !info[0].IsNumber())
+                         throw Error("ERR_ARGUMENT", "write: expects (buffer, data)");
+                       Environment& environment = environment_of(info);
+                       const BufferRef& buffer = environment.buffer(info[0].As<Napi::Number>().DoubleValue());
+                       const Bytes source = bytes_of(info.Env(), info[1], "write");
+                       if (source.size > buffer->bytes)
+                         throw Error("ERR_ARGUMENT", "write: data holds " + std::to_string(source.size) +
+                                                         " bytes, expected at most " + std::to_string(buffer->bytes));
+                       environment.write(buffer, source.data, source.size, false);
+                       return nullptr;
+                     }));
 }
 
 // A promise on its way from the queue's thread back to JavaScript's.
@@ -207,9 +231,9 @@ void settle(napi_env env, napi_value, void* context, void* data) {
   auto* instance = static_cast<Instance*>(context);
   Napi::HandleScope scope(env);
   if (settlement->failure.empty())
-    napi_resolve_deferred(env, settlement->deferred, settlement->value.IsEmpty() ? Napi::Env(env).Undefined() : settlement->value.Value());
-  else
-    napi_reject_deferred(env, settlement->deferred, failure_error(env, settlement->failure));
+    napi_resolve_deferred(env, settlement->deferred,
+                          settlement->value.IsEmpty() ? Napi::Env(env).Undefined() : settlement->value.Value());
+  else napi_reject_deferred(env, settlement->deferred, failure_error(env, settlement->failure));
   if (--instance->reads == 0) napi_unref_threadsafe_function(env, instance->settle);
 }
 
@@ -237,29 +261,38 @@ std::string download(const BufferRef& buffer, void* to) {
 // Small results on an idle queue are copied at once: a streaming step should not pay for two thread switches.
 constexpr int64_t kReadAtOnce = 64 << 10;
 
-Napi::Value read(const Napi::CallbackInfo& info) {
-  return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    if (info.Length() != 1 || !info[0].IsNumber()) throw Error("ERR_ARGUMENT", "read: expects (buffer)");
-    const BufferRef buffer = environment_of(info).buffer(info[0].As<Napi::Number>().DoubleValue());
-    const auto out = Napi::ArrayBuffer::New(info.Env(), static_cast<size_t>(buffer->bytes));
-    void* to = const_cast<Napi::ArrayBuffer&>(out).Data();
+napi_value read(napi_env env, napi_callback_info info) {
+  napi_value value, out;
+  size_t count = 1;
+  void* data;
+  napi_get_cb_info(env, info, &count, &value, nullptr, &data);
+  Instance& instance = *static_cast<Instance*>(data);
+  return guarded(env, [&]() -> napi_value {
+    double handle;
+    if (count != 1 || napi_get_value_double(env, value, &handle) != napi_ok)
+      throw Error("ERR_ARGUMENT", "read: expects (buffer)");
+    const BufferRef& buffer = instance.environment.buffer(handle);
+    void* to;
+    if (napi_create_arraybuffer(env, static_cast<size_t>(buffer->bytes), &to, &out) != napi_ok) throw Napi::Error::New(env);
     if (buffer->queue->on_host() && buffer->queue->idle() && buffer->bytes <= kReadAtOnce) {
       const std::string failure = download(buffer, to);
-      if (!failure.empty()) napi_throw(info.Env(), failure_error(info.Env(), failure));
+      if (!failure.empty()) napi_throw(env, failure_error(env, failure));
       return out;
     }
-    return later(info.Env(), *static_cast<Instance*>(info.Data()), *buffer->queue, out, [buffer, to] { return download(buffer, to); });
-  }));
+    return later(env, instance, *buffer->queue, Napi::Value(env, out), [buffer, to] { return download(buffer, to); });
+  });
 }
 
 Napi::Value synchronize(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    const std::shared_ptr<Queue> queue = queue_of(info, "synchronize");
-    return later(info.Env(), *static_cast<Instance*>(info.Data()), *queue, {}, [queue]() -> std::string {
-      oplus_message message{};
-      return queue->backend->synchronize(queue->stream(), &message) == OPLUS_OK ? "" : "ERR_DEVICE " + queue->name + ": " + message.text;
-    });
-  }));
+                       const std::shared_ptr<Queue> queue = queue_of(info, "synchronize");
+                       return later(info.Env(), *static_cast<Instance*>(info.Data()), *queue, {}, [queue]() -> std::string {
+                         oplus_message message{};
+                         return queue->backend->synchronize(queue->stream(), &message) == OPLUS_OK
+                                    ? ""
+                                    : "ERR_DEVICE " + queue->name + ": " + message.text;
+                       });
+                     }));
 }
 
 // ---- facts -------------------------------------------------------------------------------------
@@ -280,7 +313,9 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
       oplus_message message{};
       backend.table->describe(i, &facts, &message);
       auto entry = Napi::Object::New(env);
-      entry.Set("name", device_named(backend.name + (backend.devices > 1 || std::strcmp(backend.name, "cpu") ? ":" + std::to_string(i) : "")).full);
+      entry.Set("name", device_named(backend.name +
+                                     (backend.devices > 1 || std::strcmp(backend.name, "cpu") ? ":" + std::to_string(i) : ""))
+                            .full);
       entry.Set("model", static_cast<const char*>(facts.model));
       entry.Set("memory", static_cast<double>(facts.memory));
       entry.Set("capability", facts.capability);
@@ -295,30 +330,31 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
 
 Napi::Value memory(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    const Cache::Use use = queue_of(info, "memory")->cache().use();
-    auto out = Napi::Object::New(info.Env());
-    out.Set("bytes", static_cast<double>(use.bytes));
-    out.Set("peakBytes", static_cast<double>(use.peak_bytes));
-    out.Set("buffers", static_cast<double>(use.buffers));
-    out.Set("cachedBytes", static_cast<double>(use.cached_bytes));
-    return out;
-  }));
+                       const Cache::Use use = queue_of(info, "memory")->cache().use();
+                       auto out = Napi::Object::New(info.Env());
+                       out.Set("bytes", static_cast<double>(use.bytes));
+                       out.Set("peakBytes", static_cast<double>(use.peak_bytes));
+                       out.Set("buffers", static_cast<double>(use.buffers));
+                       out.Set("cachedBytes", static_cast<double>(use.cached_bytes));
+                       return out;
+                     }));
 }
 
 Napi::Value trim(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    queue_of(info, "trim")->cache().trim();
-    return nullptr;
-  }));
+                       queue_of(info, "trim")->cache().trim();
+                       return nullptr;
+                     }));
 }
 
 Napi::Value set_thread_count(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    const double n = info.Length() == 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
-    if (!(n >= 0 && n <= 4096) || n != std::trunc(n)) throw Error("ERR_ARGUMENT", "setThreads: expects an integer from 0 to 4096");
-    set_threads(static_cast<int>(n));
-    return nullptr;
-  }));
+                       const double n = info.Length() == 1 && info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+                       if (!(n >= 0 && n <= 4096) || n != std::trunc(n))
+                         throw Error("ERR_ARGUMENT", "setThreads: expects an integer from 0 to 4096");
+                       set_threads(static_cast<int>(n));
+                       return nullptr;
+                     }));
 }
 
 Napi::Value cpu(const Napi::CallbackInfo& info) {
@@ -330,10 +366,11 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
 
 Napi::Value set_errors(const Napi::CallbackInfo& info) {
   return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value {
-    if (info.Length() != 1 || !info[0].IsObject()) throw Error("ERR_ARGUMENT", "errors: expects an object of classes");
-    static_cast<Instance*>(info.Data())->errors = Napi::Persistent(info[0].As<Napi::Object>());
-    return nullptr;
-  }));
+                       if (info.Length() != 1 || !info[0].IsObject())
+                         throw Error("ERR_ARGUMENT", "errors: expects an object of classes");
+                       static_cast<Instance*>(info.Data())->errors = Napi::Persistent(info[0].As<Napi::Object>());
+                       return nullptr;
+                     }));
 }
 
 // ---- the module --------------------------------------------------------------------------------
@@ -353,11 +390,18 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   auto* instance = new Instance;
   env.SetInstanceData(instance);
   export_operations(env, exports, *instance);
-  const auto add = [&](const char* name, Napi::Value (*f)(const Napi::CallbackInfo&)) { exports.Set(name, Napi::Function::New(env, f, name, instance)); };
-  add("create", create);
+  const auto add = [&](const char* name, Napi::Value (*f)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, f, name, instance));
+  };
+  const auto add_plain = [&](const char* name, napi_callback f) {
+    napi_value function;
+    napi_create_function(env, name, NAPI_AUTO_LENGTH, f, instance, &function);
+    exports.Set(name, Napi::Value(env, function));
+  };
+  add_plain("create", create);
+  add_plain("dispose", dispose);
+  add_plain("read", read);
   add("write", write);
-  add("dispose", dispose);
-  add("read", read);
   add("synchronize", synchronize);
   add("devices", devices);
   add("memory", memory);
@@ -366,7 +410,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   add("setThreads", set_thread_count);
   add("errors", set_errors);
 
-  napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "oplus"), 0, 1, nullptr, nullptr, instance, settle, &instance->settle);
+  napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "oplus"), 0, 1, nullptr, nullptr, instance,
+                                  settle, &instance->settle);
   napi_unref_threadsafe_function(env, instance->settle);
   // Hooks run last in, first out: this one joins the queues' threads before the function that they call is torn down.
   napi_add_env_cleanup_hook(env, [](void* data) { static_cast<Instance*>(data)->environment.close(); }, instance);

@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 
-const root = path.dirname(import.meta.dirname);
+const root = path.dirname(__dirname);
 
 /** Every number under a value, with the way to it. */
 function* numbersIn(value: unknown, where: string): Generator<[where: string, value: unknown]> {

@@ -70,7 +70,7 @@ export class Aaren extends Mixer {
 		state.expect('Aaren.forward', 'aaren', B);
 		const before = { m: state.get('m'), u: state.get('u'), w: state.get('w') };
 		const { o, state: after } = scan(s, v, { state: before, lengths, inPlace: true });
-		for (const name of ['m', 'u', 'w'] as const) state.set(name, after[name]);
+		if (after !== before) for (const name of ['m', 'u', 'w'] as const) state.set(name, after[name]);
 		state.length += T;
 		return this.#project(o, B, T, C);
 	}

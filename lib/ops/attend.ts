@@ -41,16 +41,29 @@ export function attend(q: Tensor, k: Tensor, v: Tensor, options: AttendOptions =
 	}
 	const o = Tensor.empty(q.shape, device);
 	const L = differentiate ? Tensor.empty([B, T, H], device) : null;
-	binding.attend(
-		q.buffer, k.buffer, v.buffer, lengths?.buffer ?? null, o.buffer, L?.buffer ?? null, B, T, S, H, G, D, capacity, causal,
-	);
+	binding.attend(q.buffer, k.buffer, v.buffer, lengths?.buffer ?? null, o.buffer, L?.buffer ?? null, B, T, S, H, G, D, capacity, causal);
 	record([q, k, v], [o], ([g]) => {
 		const dq = Tensor.empty(q.shape, device);
 		const dk = Tensor.empty(k.shape, device);
 		const dv = Tensor.empty(v.shape, device);
 		binding.attendBackward(
-			q.buffer, k.buffer, v.buffer, lengths?.buffer ?? null, o.buffer, L!.buffer, g!.buffer, dq.buffer, dk.buffer, dv.buffer,
-			B, T, S, H, G, D, causal,
+			q.buffer,
+			k.buffer,
+			v.buffer,
+			lengths?.buffer ?? null,
+			o.buffer,
+			L!.buffer,
+			g!.buffer,
+			dq.buffer,
+			dk.buffer,
+			dv.buffer,
+			B,
+			T,
+			S,
+			H,
+			G,
+			D,
+			causal,
 		);
 		return [dq, dk, dv];
 	});

@@ -9,10 +9,12 @@ import { zeros } from './zeros.js';
 function repeats(where: string, a: Tensor, b: Tensor): number {
 	dims(where, { a: [a, '…'], b: [b, '…'] });
 	const offset = a.shape.length - b.shape.length;
-	if (offset < 0 || b.shape.some((size, axis) => size !== a.shape[axis + offset])) {
-		throw new ShapeError(`${where}: \`b\` has shape [${b.shape.join(', ')}], expected the end of [${a.shape.join(', ')}]`);
-	}
-	return count(a.shape.slice(0, offset));
+	let fits = offset >= 0;
+	for (let axis = 0; fits && axis < b.shape.length; axis++) fits = b.shape[axis] === a.shape[axis + offset];
+	if (!fits) throw new ShapeError(`${where}: \`b\` has shape [${b.shape.join(', ')}], expected the end of [${a.shape.join(', ')}]`);
+	let rows = 1;
+	for (let axis = 0; axis < offset; axis++) rows *= a.shape[axis]!;
+	return rows;
 }
 
 /** Slices and the like move 32-bit elements, whatever they mean. */

@@ -1,6 +1,6 @@
 import { needsGrad, record } from '../autograd.js';
 import { binding } from '../binding.js';
-import { count, dims } from '../dims.js';
+import { dims, rowsOf } from '../dims.js';
 import { ArgumentError } from '../errors.js';
 import { Tensor } from '../tensor.js';
 
@@ -21,7 +21,7 @@ export function layerNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Layer
 	const { epsilon = 1e-5 } = options;
 	const { C } = dims('layerNorm', { gamma: [gamma, 'C'], beta: [beta, 'C'], x: [x, '… C'] });
 	if (!(epsilon >= 0 && epsilon < Infinity)) throw new ArgumentError(`layerNorm: epsilon is ${epsilon}, expected a finite number from 0`);
-	const N = count(x.shape.slice(0, -1));
+	const N = rowsOf(x.shape);
 	const { device } = x;
 	const y = Tensor.empty(x.shape, device);
 	if (!needsGrad(x, gamma, beta)) {
@@ -35,9 +35,7 @@ export function layerNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Layer
 		const dx = Tensor.empty(x.shape, device);
 		const dgamma = Tensor.empty(gamma.shape, device);
 		const dbeta = Tensor.empty(beta.shape, device);
-		binding.layerNormBackward(
-			g!.buffer, x.buffer, gamma.buffer, mean.buffer, rstd.buffer, dx.buffer, dgamma.buffer, dbeta.buffer, N, C,
-		);
+		binding.layerNormBackward(g!.buffer, x.buffer, gamma.buffer, mean.buffer, rstd.buffer, dx.buffer, dgamma.buffer, dbeta.buffer, N, C);
 		return [dx, dgamma, dbeta];
 	});
 	return y;

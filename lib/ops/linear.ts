@@ -1,6 +1,6 @@
 import { record } from '../autograd.js';
 import { binding } from '../binding.js';
-import { count, dims } from '../dims.js';
+import { dims, rowsOf } from '../dims.js';
 import { Tensor } from '../tensor.js';
 
 /**
@@ -12,7 +12,7 @@ import { Tensor } from '../tensor.js';
  */
 export function linear(x: Tensor, w: Tensor, b?: Tensor | null): Tensor {
 	const { C, F } = dims('linear', { w: [w, 'F C'], b: [b, 'F'], x: [x, '… C'] });
-	const N = count(x.shape.slice(0, -1));
+	const N = rowsOf(x.shape);
 	const y = Tensor.empty(x.shape.with(-1, F), x.device);
 	binding.linear(x.buffer, w.buffer, b?.buffer ?? null, y.buffer, N, C, F);
 	record([x, w, b], [y], ([g]) => {

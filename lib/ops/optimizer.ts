@@ -23,7 +23,8 @@ export interface AdamwStep {
 
 function same(where: string, first: Tensor, others: Readonly<Record<string, Tensor>>): void {
 	for (const [name, other] of Object.entries(others)) {
-		if (other.size !== first.size) throw new ShapeError(`${where}: \`${name}\` holds ${other.size} elements, expected ${first.size} as \`p\``);
+		if (other.size !== first.size)
+			throw new ShapeError(`${where}: \`${name}\` holds ${other.size} elements, expected ${first.size} as \`p\``);
 	}
 }
 
@@ -43,8 +44,20 @@ export function adamw(p: Tensor, g: Tensor, m: Tensor, v: Tensor, options: Adamw
 	const correction1 = 1 - beta1 ** step;
 	const correction2 = 1 - beta2 ** step;
 	binding.adamw(
-		p.buffer, g.buffer, m.buffer, v.buffer, total?.buffer ?? null,
-		clip, rate, beta1, beta2, epsilon, decay, correction1, correction2, p.size,
+		p.buffer,
+		g.buffer,
+		m.buffer,
+		v.buffer,
+		total?.buffer ?? null,
+		clip,
+		rate,
+		beta1,
+		beta2,
+		epsilon,
+		decay,
+		correction1,
+		correction2,
+		p.size,
 	);
 }
 

@@ -62,7 +62,25 @@ export function scan(s: Tensor, v: Tensor, options: ScanOptions = {}): { o: Tens
 	const u0 = state?.u.buffer ?? null;
 	const w0 = state?.w.buffer ?? null;
 	const lengthsBuffer = lengths?.buffer ?? null;
-	binding.scan(s.buffer, v.buffer, m0, u0, w0, lengthsBuffer, o?.buffer ?? null, L?.buffer ?? null, out.m.buffer, out.u.buffer, out.w.buffer, B, T, H, G, D, reverse);
+	binding.scan(
+		s.buffer,
+		v.buffer,
+		m0,
+		u0,
+		w0,
+		lengthsBuffer,
+		o?.buffer ?? null,
+		L?.buffer ?? null,
+		out.m.buffer,
+		out.u.buffer,
+		out.w.buffer,
+		B,
+		T,
+		H,
+		G,
+		D,
+		reverse,
+	);
 
 	if (differentiate) {
 		record([s, v, state?.u, state?.w], [o!, out.u, out.w], ([g, duIn, dwIn]) => {
@@ -74,9 +92,28 @@ export function scan(s: Tensor, v: Tensor, options: ScanOptions = {}): { o: Tens
 			const du0 = state ? Tensor.empty([B, H], device) : null;
 			const dw0 = state ? Tensor.empty([B, H, D], device) : null;
 			binding.scanBackward(
-				s.buffer, v.buffer, m0 && state!.m.buffer, u0 && state!.u.buffer, w0 && state!.w.buffer, lengths?.buffer ?? null,
-				o!.buffer, L!.buffer, g?.buffer ?? null, final ? out.m.buffer : null, du?.buffer ?? null, dw?.buffer ?? null,
-				ds.buffer, dv.buffer, du0?.buffer ?? null, dw0?.buffer ?? null, B, T, H, G, D, reverse,
+				s.buffer,
+				v.buffer,
+				m0 && state!.m.buffer,
+				u0 && state!.u.buffer,
+				w0 && state!.w.buffer,
+				lengths?.buffer ?? null,
+				o!.buffer,
+				L!.buffer,
+				g?.buffer ?? null,
+				final ? out.m.buffer : null,
+				du?.buffer ?? null,
+				dw?.buffer ?? null,
+				ds.buffer,
+				dv.buffer,
+				du0?.buffer ?? null,
+				dw0?.buffer ?? null,
+				B,
+				T,
+				H,
+				G,
+				D,
+				reverse,
 			);
 			if (final && !duIn) du!.dispose();
 			if (final && !dwIn) dw!.dispose();

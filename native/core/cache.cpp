@@ -43,6 +43,7 @@ void* Cache::take(int64_t bytes, int* status, oplus_message* error) {
       data = found->second.back();
       found->second.pop_back();
       cached_ -= size;
+      count(bytes);
     }
   }
   *status = OPLUS_OK;
@@ -53,16 +54,20 @@ void* Cache::take(int64_t bytes, int* status, oplus_message* error) {
       *status = backend_->allocate(stream_, size, &data, error);
     }
     if (*status != OPLUS_OK) return nullptr;
+    std::lock_guard<std::mutex> lock(mutex_);
+    count(bytes);
   }
   if (poisoned()) {
     std::vector<unsigned char> nan(static_cast<size_t>(bytes), 0xff);
     backend_->upload(stream_, data, nan.data(), bytes, error);
   }
-  std::lock_guard<std::mutex> lock(mutex_);
+  return data;
+}
+
+void Cache::count(int64_t bytes) {
   bytes_ += bytes;
   peak_ = std::max(peak_, bytes_);
   ++buffers_;
-  return data;
 }
 
 void Cache::give(void* data, int64_t bytes) {

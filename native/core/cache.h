@@ -28,6 +28,7 @@ class Cache {
 
  private:
   static int64_t rounded(int64_t bytes);
+  void count(int64_t bytes);  // one more buffer is held; under the lock
   void trim_to(int64_t limit);
 
   const oplus_backend* backend_ = nullptr;

@@ -15,7 +15,8 @@ std::vector<Argument> arguments_of(const char* signature) {
     const size_t comma = rest.find(", ");
     const std::string_view words = rest.substr(0, comma);
     const auto starts = [&](std::string_view prefix) { return words.substr(0, prefix.size()) == prefix; };
-    Argument argument{Argument::buffer, starts("in"), starts("out") || starts("inout"), words.find("? ") != std::string_view::npos};
+    Argument argument{Argument::buffer, starts("in"), starts("out") || starts("inout"),
+                      words.find("? ") != std::string_view::npos};
     if (words == "int") argument.kind = Argument::integer;
     if (words == "float") argument.kind = Argument::real;
     if (words == "bool") argument.kind = Argument::flag;
@@ -33,7 +34,8 @@ const oplus_op* find_op(const oplus_backend* backend, const char* name) {
 
 double Environment::add(BufferRef buffer) {
   if (unused_.empty()) {
-    if (slots_.size() == kSlots) throw Error("ERR_OUT_OF_MEMORY", "create: 16,777,216 buffers are held already; dispose of tensors, or use scope()");
+    if (slots_.size() == kSlots)
+      throw Error("ERR_OUT_OF_MEMORY", "create: 16,777,216 buffers are held already; dispose of tensors, or use scope()");
     slots_.emplace_back();
     unused_.push_back(static_cast<uint32_t>(slots_.size() - 1));
   }
@@ -62,10 +64,12 @@ BufferRef Environment::remove(double handle) {
   return buffer;
 }
 
-std::shared_ptr<Queue> Environment::queue(const std::string& device) {
+const std::shared_ptr<Queue>& Environment::queue(std::string_view asked) {
+  if (recent_.second && recent_.first == asked) return recent_.second;
+  const std::string device(asked);
   if (closed_) throw Error("ERR_DEVICE", device + ": the environment is closing");
   auto found = queues_.find(device);
-  if (found != queues_.end()) return found->second;
+  if (found != queues_.end()) return (recent_ = *found).second;
   const DeviceName name = device_named(device);
   found = queues_.find(name.full);
   if (found == queues_.end()) {
@@ -76,7 +80,9 @@ std::shared_ptr<Queue> Environment::queue(const std::string& device) {
     }
     found = queues_.emplace(name.full, std::make_shared<Queue>(name.backend->table, index, name.index, name.full)).first;
   }
-  return queues_[device] = found->second;
+  recent_ = {device, found->second};
+  queues_[device] = recent_.second;
+  return recent_.second;
 }
 
 void Environment::write(const BufferRef& buffer, const void* data, int64_t bytes, bool fresh) {
@@ -96,6 +102,7 @@ void Environment::close() {
   closed_ = true;
   for (auto& [name, queue] : queues_) queue->close();
   for (Slot& slot : slots_) slot.buffer.reset();
+  recent_ = {};
   queues_.clear();
 }
 

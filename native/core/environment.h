@@ -3,7 +3,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime.h"
@@ -28,7 +30,7 @@ class Environment {
   const BufferRef& buffer(double handle) const;  // throws ERR_DISPOSED
   BufferRef remove(double handle);               // null if it is gone already
 
-  std::shared_ptr<Queue> queue(const std::string& device);
+  const std::shared_ptr<Queue>& queue(std::string_view device);
   // `fresh`: nothing that is queued can be using the buffer.
   void write(const BufferRef& buffer, const void* data, int64_t bytes, bool fresh);
   void close();
@@ -49,6 +51,7 @@ class Environment {
   std::vector<Slot> slots_;
   std::vector<uint32_t> unused_;
   std::unordered_map<std::string, std::shared_ptr<Queue>> queues_;
+  std::pair<std::string, std::shared_ptr<Queue>> recent_;  // asked for last: nearly always the next one too
   std::vector<std::unique_ptr<void, void (*)(void*)>> kept_;
   bool closed_ = false;
 };

@@ -54,12 +54,15 @@ void Queue::close() {
   backend->synchronize(stream_, &message);  // the device may still be reading memory that is about to be freed
 }
 
-void Queue::submit(Call&& call) {
+void Queue::submit(const Call& call) {
   if (idle() && call.op->cost(call.values) <= kInlineCost) return run(call);
-  push({std::make_unique<Call>(std::move(call)), {}});
+  Task task{std::make_unique<Call>(call), {}, {}};
+  for (int i = 0; i < call.count; ++i)
+    if (call.buffers[i]) task.shares.push_back(call.buffers[i]->shared_from_this());
+  push(std::move(task));
 }
 
-void Queue::submit(std::function<void()> work) { push({nullptr, std::move(work)}); }
+void Queue::submit(std::function<void()> work) { push({nullptr, {}, std::move(work)}); }
 
 void Queue::push(Task&& task) {
   {
@@ -90,18 +93,18 @@ void Queue::loop() {
 }
 
 // An input that failed makes its reader fail for the same reason, so the first failure is the one that a read reports.
-void Queue::run(Call& call) {
+void Queue::run(const Call& call) {
   std::string failure;
   for (int i = 0; i < call.count; ++i)
     if (call.buffers[i] && call.buffers[i]->failure && (call.read >> i & 1)) failure = *call.buffers[i]->failure;
   if (failure.empty()) {
-    void* stream = nullptr;
-    for (int i = 0; i < call.count && !stream; ++i)
-      if (call.buffers[i]) stream = call.buffers[i]->queue->stream();
-    oplus_message message{};
-    const int status = call.op->run(stream, call.values, &message);
+    oplus_message message;
+    message.text[0] = 0;  // not all 512 bytes, for each of a streaming step's operations
+    const int status = call.op->run(stream_, call.values, &message);
     if (status != OPLUS_OK) {
-      const char* kind = status == OPLUS_OUT_OF_MEMORY ? "ERR_OUT_OF_MEMORY" : status == OPLUS_BAD_SHAPE ? "ERR_SHAPE" : "ERR_DEVICE";
+      const char* kind = status == OPLUS_OUT_OF_MEMORY ? "ERR_OUT_OF_MEMORY"
+                         : status == OPLUS_BAD_SHAPE   ? "ERR_SHAPE"
+                                                       : "ERR_DEVICE";
       failure = std::string(kind) + " " + call.op->name + ": " + message.text;
     }
   }

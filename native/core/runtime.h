@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "backend.h"
 #include "cache.h"
@@ -19,7 +20,7 @@ namespace oplus {
 class Queue;
 
 // Memory on a device. Shared by its JavaScript handle and by queued work, so disposing right after a call is safe.
-struct Buffer {
+struct Buffer : std::enable_shared_from_this<Buffer> {
   Buffer(std::shared_ptr<Queue> queue, int64_t bytes);
   ~Buffer();
   Buffer(const Buffer&) = delete;
@@ -34,14 +35,15 @@ struct Buffer {
 };
 using BufferRef = std::shared_ptr<Buffer>;
 
-// One call of an operation, with a share in every buffer that it uses.
+// One call of an operation. Its buffers are held by whoever makes it, for as long as it runs inline; a call that has to wait
+// takes a share in each (Queue::Task).
 struct Call {
   static constexpr int kMaxArguments = 24;
   const oplus_op* op = nullptr;
   int count = 0;
   oplus_value values[kMaxArguments] = {};
-  BufferRef buffers[kMaxArguments];  // null where the argument is a number or was left out
-  uint32_t read = 0, written = 0;    // bit i: argument i is an input, an output (or both)
+  Buffer* buffers[kMaxArguments] = {};  // null where the argument is a number or was left out
+  uint32_t read = 0, written = 0;       // bit i: argument i is an input, an output (or both)
 };
 
 class Queue {
@@ -49,7 +51,7 @@ class Queue {
   Queue(const oplus_backend* backend, int backend_index, int32_t device, std::string name);
   ~Queue();
 
-  void submit(Call&& call);
+  void submit(const Call& call);
   void submit(std::function<void()> work);  // runs after everything queued so far, on the queue's thread
   bool idle() const { return pending_.load(std::memory_order_acquire) == 0; }
   void close();  // drops what has not started and joins the thread; later submits are dropped
@@ -64,11 +66,12 @@ class Queue {
  private:
   struct Task {
     std::unique_ptr<Call> call;
+    std::vector<BufferRef> shares;
     std::function<void()> work;
   };
   void push(Task&& task);
   void loop();
-  static void run(Call& call);
+  void run(const Call& call);
 
   void* stream_ = nullptr;
   Cache cache_;
