@@ -48,8 +48,10 @@ describe.each(devices().map(({ name }) => name))('wrong arguments never end the 
 	const rounds = isSlow(device) ? 60 : 600;
 	const buffers = () => [0, 1, 3, 8, 64, 64, 64].map((n) => binding.create(device, 4 * n, new Int32Array(n).fill(1)));
 
-	function fuzz(name: string, argument: (parameter: Parameter) => unknown): void {
-		for (let round = 0; round < rounds; round++) attempt(() => exported[name]!(...operations.get(name)!.map(argument)));
+	/** Call an operation, with buffers that no failed call has marked: a marked one keeps the next call from running. */
+	function call(name: string, held: ReturnType<typeof buffers>, argument: (parameter: Parameter, index: number) => unknown): void {
+		[0, 1, 3, 8, 64, 64, 64].forEach((n, i) => binding.write(held[i]!, new Int32Array(n).fill(1)));
+		attempt(() => exported[name]!(...operations.get(name)!.map(argument)));
 	}
 
 	async function works(): Promise<void> {
@@ -63,33 +65,28 @@ describe.each(devices().map(({ name }) => name))('wrong arguments never end the 
 		const held = buffers();
 		const gone = binding.create(device, 64, null);
 		binding.dispose(gone);
-		// Whatever anywhere.
-		fuzz(name, () => pick([...held, gone, ...sizes, ...junk]));
-		// The right kinds, with sizes that do not fit.
+		const parameters = operations.get(name)!;
+		const random01 = () => (random() + 1) / 2;
 		const right = ({ words }: Parameter) => {
 			if (words === 'int') return pick(sizes);
 			if (words === 'float') return pick([0, 1, -1, 0.5, NaN, Infinity, 1e300]);
 			if (words === 'bool') return pick([true, false]);
 			return words.includes('?') && random() < 0 ? null : pick(held);
 		};
-		fuzz(name, right);
-		// All but one argument fit.
+		const fitting = ({ words }: Parameter) => {
+			if (words === 'int') return pick([1, 1, 2]);
+			if (words === 'float') return 0.5;
+			if (words === 'bool') return pick([true, false]);
+			return words.includes('?') && random() < 0 ? null : pick(held.slice(-3));
+		};
 		for (let round = 0; round < rounds; round++) {
-			const parameters = operations.get(name)!;
-			const values = parameters.map(({ words }) => {
-				if (words === 'int') return pick([1, 1, 2]);
-				if (words === 'float') return 0.5;
-				if (words === 'bool') return pick([true, false]);
-				return held[held.length - 1 - Math.floor(random() + 1)];
-			});
-			const at = Math.floor(((random() + 1) / 2) * parameters.length);
-			values[at] = right(parameters[at]!) as number;
-			attempt(() => exported[name]!(...values));
-		}
-		// Sizes of which every product has no bits left.
-		for (const size of sizes) {
-			attempt(() => exported[name]!(...operations.get(name)!.map((parameter) => (parameter.words === 'int' ? size : right(parameter)))));
-			attempt(() => exported[name]!(...operations.get(name)!.map((each) => (each.words === 'int' ? pick([0, size]) : right(each)))));
+			call(name, held, () => pick([...held, gone, ...sizes, ...junk])); // whatever anywhere
+			call(name, held, right); // the right kinds, with sizes that do not fit
+			const at = Math.floor(random01() * parameters.length);
+			call(name, held, (parameter, i) => (i === at ? right(parameter) : fitting(parameter))); // one that does not fit
+			const size = pick(sizes);
+			const share = pick([0.5, 0.8, 1]); // sizes whose products overflow, together or with others that fit
+			call(name, held, (parameter) => (parameter.words === 'int' && random01() < share ? size : fitting(parameter)));
 		}
 		// The wrong number of arguments.
 		attempt(() => exported[name]!());
@@ -109,7 +106,8 @@ describe.each(devices().map(({ name }) => name))('wrong arguments never end the 
 			const count = Math.floor(((random() + 1) / 2) * 4);
 			attempt(() => exported[name]!(...Array.from({ length: count }, () => pick(values))));
 		}
-		for (let round = 0; round < rounds && name === 'create'; round++) attempt(() => exported[name]!(device, pick(values), pick(values)));
+		const bytes = [-1, 0, 1, 4, 12, 0.5, NaN, Infinity, 2 ** 52, 1e300, '4', null, undefined];
+		for (let round = 0; round < rounds && name === 'create'; round++) attempt(() => exported[name]!(device, pick(bytes), pick(values)));
 		for (const buffer of held) binding.dispose(buffer);
 		binding.setThreads(0);
 		await works();

@@ -61,7 +61,23 @@ template <typename... A>
   throw failure;
 }
 
-// Every operation checks the buffers it is given against its sizes: expect("s", s, B * T * H).
+// The product of sizes; refuses negative ones and products that do not fit.
+template <typename... N>
+static inline int64_t volume(N... sizes) {
+  int64_t product = 1;
+  bool fits = true, empty = false;
+  auto times = [&](int64_t size) {
+    if (size < 0) fail(OPLUS_BAD_SHAPE, "size %lld is negative", static_cast<long long>(size));
+    if (size == 0) empty = true;
+    else if (product > INT64_MAX / size) fits = false;
+    else product *= size;
+  };
+  (times(sizes), ...);
+  if (!fits && !empty) fail(OPLUS_BAD_SHAPE, "%s", "the product of the sizes is too large");
+  return empty ? 0 : product;
+}
+
+// Every operation checks the buffers it is given against its sizes: expect("s", s, volume(B, T, H)).
 template <typename V>
 static inline void expect(const char* name, const V& view, int64_t count) {
   if (view.data && view.count < count)

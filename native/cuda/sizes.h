@@ -4,22 +4,6 @@
 
 namespace oplus::OPLUS_TARGET {
 
-// The product of sizes; refuses negative ones and products that do not fit.
-template <typename... N>
-inline int64_t volume(N... sizes) {
-  int64_t product = 1;
-  bool fits = true, empty = false;
-  const auto times = [&](int64_t size) {
-    if (size < 0) fail(OPLUS_BAD_SHAPE, "size %lld is negative", static_cast<long long>(size));
-    if (size == 0) empty = true;
-    else if (product > INT64_MAX / size) fits = false;
-    else product *= size;
-  };
-  (times(sizes), ...);
-  if (!fits && !empty) fail(OPLUS_BAD_SHAPE, "%s", "the product of the sizes is too large");
-  return empty ? 0 : product;
-}
-
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }

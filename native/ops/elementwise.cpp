@@ -30,6 +30,7 @@ OPLUS_INLINE void map_rows(const In<float>& a, const In<float>& b, const Out<flo
   expect("a", a, size);
   expect("b", b, rows ? n : 0);
   expect("y", y, size);
+  if (size == 0) return;
   if (rows <= 8) {  // few rows: divide each
     for (int64_t r = 0; r < rows; ++r)
       for_pieces(n, [&](int64_t i, int64_t end) { map(a.data + r * n + i, b.data + i, y.data + r * n + i, end - i, f); });
@@ -109,6 +110,7 @@ void sum_over(In<float> x, Out<float> y, int64_t outer, int64_t n, int64_t inner
   constexpr int64_t kBlock = 256;
   expect("x", x, volume(outer, n, inner));
   expect("y", y, volume(outer, inner));
+  if (volume(outer, inner) == 0) return;
   if (inner == 1) {
     if (n > kPiece) {
       for (int64_t o = 0; o < outer; ++o)

@@ -55,6 +55,7 @@ void layer_norm(In<float> x, In<float> gamma, In<float> beta, Out<float> y, Mayb
   expect("y", y, size);
   expect("mean", mean, N);
   expect("rstd", rstd, N);
+  if (C == 0 && !mean && !rstd) return;
   for_rows(N, C, [&](int64_t row, int64_t end) {
     for (; row < end; ++row) {
       const float* from = x.data + row * C;

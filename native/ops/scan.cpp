@@ -191,9 +191,11 @@ void scan_pieces(const Sizes& z, int64_t b, int64_t length, int pieces, const fl
 void scan(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0, MaybeIn<int32_t> lengths, MaybeOut<float> o,
           MaybeOut<float> L, Out<float> m, Out<float> u, Out<float> w, int64_t B, int64_t T, int64_t H, int64_t G, int64_t D, bool reverse) {
   if (B < 0 || T < 0 || H < 1 || G < 1 || D < 1 || H % G) fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", (long long)H, (long long)G);
-  expect("s", s, B * T * H), expect("v", v, B * T * G * D), expect("lengths", lengths, B);
-  expect("m0", m0, B * H), expect("u0", u0, B * H), expect("w0", w0, B * H * D);
-  expect("o", o, B * T * H * D), expect("L", L, B * T * H), expect("m", m, B * H), expect("u", u, B * H), expect("w", w, B * H * D);
+  expect("s", s, volume(B, T, H)), expect("v", v, volume(B, T, G, D)), expect("lengths", lengths, B);
+  expect("m0", m0, volume(B, H)), expect("u0", u0, volume(B, H)), expect("w0", w0, volume(B, H, D));
+  expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H)), expect("m", m, volume(B, H)), expect("u", u, volume(B, H)), expect("w", w, volume(B, H, D));
+
+  if (!!m0 != !!u0 || !!m0 != !!w0) fail(OPLUS_BAD_SHAPE, "%s", "`m0`, `u0` and `w0` are given together or not at all");
 
   const Sizes z{B, T, H, G, D, reverse};
   const auto length_of = [&](int64_t b) { return !lengths ? T : lengths[b] < 0 ? 0 : lengths[b] < T ? lengths[b] : T; };

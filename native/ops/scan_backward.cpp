@@ -156,11 +156,13 @@ void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u
                    MaybeOut<float> du0, MaybeOut<float> dw0, int64_t B, int64_t T, int64_t H, int64_t G, int64_t D, bool reverse) {
   if (B < 0 || T < 0 || H < 1 || G < 1 || D < 1 || H % G)
     fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", static_cast<long long>(H), static_cast<long long>(G));
-  expect("s", s, B * T * H), expect("v", v, B * T * G * D), expect("lengths", lengths, B);
-  expect("m0", m0, B * H), expect("u0", u0, B * H), expect("w0", w0, B * H * D);
-  expect("o", o, B * T * H * D), expect("L", L, B * T * H), expect("g", g, B * T * H * D);
-  expect("m", m, B * H), expect("du", du, B * H), expect("dw", dw, B * H * D);
-  expect("ds", ds, B * T * H), expect("dv", dv, B * T * H * D), expect("du0", du0, B * H), expect("dw0", dw0, B * H * D);
+  expect("s", s, volume(B, T, H)), expect("v", v, volume(B, T, G, D)), expect("lengths", lengths, B);
+  expect("m0", m0, volume(B, H)), expect("u0", u0, volume(B, H)), expect("w0", w0, volume(B, H, D));
+  expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H)), expect("g", g, volume(B, T, H, D));
+  expect("m", m, volume(B, H)), expect("du", du, volume(B, H)), expect("dw", dw, volume(B, H, D));
+  expect("ds", ds, volume(B, T, H)), expect("dv", dv, volume(B, T, H, D)), expect("du0", du0, volume(B, H)), expect("dw0", dw0, volume(B, H, D));
+  if (!!m0 != !!u0 || !!m0 != !!w0) fail(OPLUS_BAD_SHAPE, "%s", "`m0`, `u0` and `w0` are given together or not at all");
+  if (!!m != !!du || !!m != !!dw) fail(OPLUS_BAD_SHAPE, "%s", "`m`, `du` and `dw` are given together or not at all");
 
   const Problem z{s.data, v.data, o.data, L.data, g.data, ds.data, dv.data, B, T, H, G, D, reverse};
   const auto one = [&](int64_t b, int64_t h0, int64_t h1, float* memory) {
