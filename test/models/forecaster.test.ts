@@ -1,6 +1,7 @@
 import fs from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { memory } from '../../lib/device.js';
 import { FormatError } from '../../lib/errors.js';
 import { readTable, type Table } from '../../lib/io/csv.js';
 import { State } from '../../lib/layers/state.js';
@@ -122,6 +123,15 @@ test('the state of a stream has one size with Aaren, and grows with attention', 
 		if (mixer === 'aaren') expect(stream.bytes).toBe(first);
 		else expect(stream.bytes).toBeGreaterThan(2 * first);
 	}
+});
+
+test('ten thousand rows later no memory is held that was not held before', async () => {
+	using model = new Forecaster({ ...config, calendar: [], layers: 1 });
+	using stream = new ForecastStream(model);
+	for (let t = 0; t < 100; t++) await stream.push([t, 1]);
+	const { bytes, buffers } = memory();
+	for (let t = 0; t < 10_000; t++) await stream.push([t % 7, 1]);
+	expect(memory()).toMatchObject({ bytes, buffers });
 });
 
 test('a row that is no row is refused and leaves the stream as it was', async () => {

@@ -1,6 +1,9 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { FormatError } from '../../lib/errors.js';
-import type { Table } from '../../lib/io/csv.js';
+import { readTable, type Table } from '../../lib/io/csv.js';
+import { windowsOf } from '../../lib/models/forecasting.js';
 import { calendarFeatures, calendarOf, calendarWidth, partsOf, Series, scaleOf, Windows } from '../../lib/models/series.js';
 
 function table(rows: number, stepMinutes = 60): Table {
@@ -62,3 +65,33 @@ test('windows: every place once, what follows each token, nothing outside', asyn
 	expect(new Windows(series, { length: 4, horizon: 3, start: 16, end: 30 }).windows).toBe(8);
 	expect(() => new Windows(series, { length: 4, horizon: 3, start: 10, end: 31 })).toThrow('rows [10, 31)');
 });
+
+// The published file where it is (OPLUS_DATA or ../shared/data); one of the same size where it is not.
+const etth1 = path.join(process.env.OPLUS_DATA ?? path.join(__dirname, '..', '..', '..', 'shared', 'data'), 'series', 'ETTh1.csv');
+const there = existsSync(etth1);
+if (!there) console.warn(`test/models/series: ${etth1} is not there; a made series of its size takes its place`);
+
+test.each([
+	[96, 2785, 1.2944],
+	[192, 2689, 1.3249],
+])(
+	'the protocol of ETTh1, horizon %d: %d windows, and the error of repeating the last value that others find',
+	async (horizon, count, expected) => {
+		const data = there ? await readTable(etth1) : table(17_420);
+		const parts = partsOf(data, 'ett');
+		const series = new Series(data, scaleOf(data, parts.train), []);
+		const windows = windowsOf(series, parts.test, 96, horizon);
+		expect(windows.windows).toBe(count);
+		let squares = 0;
+		for (let i = 0; i < windows.length; i++) {
+			const { channel, start } = windows.place(i);
+			const values = series.channels[channel]!;
+			for (let h = 0; h < horizon; h++) squares += (values[start + 96 + h]! - values[start + 95]!) ** 2;
+		}
+		// The made series rises by one an hour in one of two channels: Σ h² / H, halved, in deviations of 8640 hours.
+		const made = ((horizon + 1) * (2 * horizon + 1)) / 6 / 2 / ((8640 ** 2 - 1) / 12);
+		const mse = squares / (windows.length * horizon);
+		if (there) expect(mse).toBeCloseTo(expected, 4);
+		else expect(mse / made).toBeCloseTo(1, 2);
+	},
+);
