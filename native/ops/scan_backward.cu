@@ -75,12 +75,18 @@ struct Gradients {
   template <typename S>
   __device__ void last(const State<S>& state) const {
     const float score = m0 ? m0[sequence] : kNoScore;
-    const float weight = score != kNoScore && state.p.m != kNoScore ? expf(score + state.p.m) : 0.0f;
-    if (du0 && S::lane() == 0) du0[sequence] = -weight * state.p.u;
+    float weight = score != kNoScore && state.p.m != kNoScore ? expf(score + state.p.m) : 0.0f, du = -weight * state.p.u;
+    State<S> from = state;
+    if (length == 0 && final.m) {  // no token: the state went through as it was, an empty one too
+      from = final.template load<S>(sequence, D);
+      weight = 1.0f;
+      du = from.p.u;
+    }
+    if (du0 && S::lane() == 0) du0[sequence] = du;
     if (!dw0) return;
     float row[S::kCount];
 #pragma unroll
-    for (int j = 0; j < S::kCount; ++j) row[j] = weight * state.w[j];
+    for (int j = 0; j < S::kCount; ++j) row[j] = weight * from.w[j];
     S::store(dw0 + sequence * D, D, row);
   }
 };
