@@ -41,8 +41,9 @@ export function adamw(p: Tensor, g: Tensor, m: Tensor, v: Tensor, options: Adamw
 	same('adamw', p, { g, m, v });
 	if (!Number.isInteger(step) || step < 1) throw new ArgumentError(`adamw: step is ${step}, expected an integer from 1`);
 	if (clip > 0 && !total) throw new ArgumentError(`adamw: clip is ${clip} without \`total\`, expected the sum of squares of all gradients`);
-	const correction1 = 1 - beta1 ** step;
-	const correction2 = 1 - beta2 ** step;
+	// The operation's betas are f32, and 1 − beta would be off by 1 part in 10⁵ if the corrections were of the unrounded ones.
+	const correction1 = 1 - Math.fround(beta1) ** step;
+	const correction2 = 1 - Math.fround(beta2) ** step;
 	binding.adamw(
 		p.buffer,
 		g.buffer,

@@ -31,7 +31,7 @@ function normalised({ N, C }: Sizes, x: Floats, precision: Precision): Floats {
 export const subject: Subject = {
 	name: 'layerNorm',
 	cases: [
-		{ N: 1, C: 2 },
+		{ N: 1, C: 3 },
 		{ N: 3, C: 5 },
 		{ N: 7, C: 32 },
 		{ N: 70, C: 33 },
