@@ -73,7 +73,25 @@ export interface Operations {
 	 * (i32): tokens at t ≥ lengths[b] take no part; their o is 0 and their L is −∞ there. reverse: suffixes instead of
 	 * prefixes. A token with s = −∞ takes no part (its v is not looked at); an empty prefix gives o = 0.
 	 */
-	scan(s: In, v: In, m0: MaybeIn, u0: MaybeIn, w0: MaybeIn, lengths: MaybeInInt, o: MaybeOut, L: MaybeOut, m: Out, u: Out, w: Out, B: int, T: int, H: int, G: int, D: int, reverse: boolean): void;
+	scan(
+		s: In,
+		v: In,
+		m0: MaybeIn,
+		u0: MaybeIn,
+		w0: MaybeIn,
+		lengths: MaybeInInt,
+		o: MaybeOut,
+		L: MaybeOut,
+		m: Out,
+		u: Out,
+		w: Out,
+		B: int,
+		T: int,
+		H: int,
+		G: int,
+		D: int,
+		reverse: boolean,
+	): void;
 	/** (m, u, w) = (m1, u1, w1) ⊕ (m2, u2, w2) for n heads: m, u [n], w [n, D]. The result may be either operand's memory. */
 	join(m1: In, u1: In, w1: In, m2: In, u2: In, w2: In, m: Out, u: Out, w: Out, n: int, D: int): void;
 	/**
@@ -81,15 +99,71 @@ export interface Operations {
 	 * final state, all or none; m0, u0, w0 as given to scan. ds [B, T, H]; dv [B, T, H, D] (one for every query head: sum over
 	 * the H / G heads of a group for the gradient of v); du0, dw0: gradients of the incoming state (m0 is a constant).
 	 */
-	scanBackward(s: In, v: In, m0: MaybeIn, u0: MaybeIn, w0: MaybeIn, lengths: MaybeInInt, o: In, L: In, g: MaybeIn, m: MaybeIn, du: MaybeIn, dw: MaybeIn, ds: Out, dv: Out, du0: MaybeOut, dw0: MaybeOut, B: int, T: int, H: int, G: int, D: int, reverse: boolean): void;
+	scanBackward(
+		s: In,
+		v: In,
+		m0: MaybeIn,
+		u0: MaybeIn,
+		w0: MaybeIn,
+		lengths: MaybeInInt,
+		o: In,
+		L: In,
+		g: MaybeIn,
+		m: MaybeIn,
+		du: MaybeIn,
+		dw: MaybeIn,
+		ds: Out,
+		dv: Out,
+		du0: MaybeOut,
+		dw0: MaybeOut,
+		B: int,
+		T: int,
+		H: int,
+		G: int,
+		D: int,
+		reverse: boolean,
+	): void;
 	/**
 	 * Exact attention with grouped query heads, scores scaled by 1/√D. q [B, T, H, D]; k, v [B, capacity, G, D] of which the
 	 * first S rows are filled; o [B, T, H, D]; L [B, T, H] log-sum-exp of the scaled scores. causal: query t sees keys
 	 * j ≤ S − T + t. lengths [B] (i32): keys at j ≥ lengths[b] are not seen; a query that sees nothing gives 0 and L = −∞.
 	 */
-	attend(q: In, k: In, v: In, lengths: MaybeInInt, o: Out, L: MaybeOut, B: int, T: int, S: int, H: int, G: int, D: int, capacity: int, causal: boolean): void;
+	attend(
+		q: In,
+		k: In,
+		v: In,
+		lengths: MaybeInInt,
+		o: Out,
+		L: MaybeOut,
+		B: int,
+		T: int,
+		S: int,
+		H: int,
+		G: int,
+		D: int,
+		capacity: int,
+		causal: boolean,
+	): void;
 	/** dq [B, T, H, D]; dk, dv [B, S, G, D]. capacity = S. */
-	attendBackward(q: In, k: In, v: In, lengths: MaybeInInt, o: In, L: In, g: In, dq: Out, dk: Out, dv: Out, B: int, T: int, S: int, H: int, G: int, D: int, causal: boolean): void;
+	attendBackward(
+		q: In,
+		k: In,
+		v: In,
+		lengths: MaybeInInt,
+		o: In,
+		L: In,
+		g: In,
+		dq: Out,
+		dk: Out,
+		dv: Out,
+		B: int,
+		T: int,
+		S: int,
+		H: int,
+		G: int,
+		D: int,
+		causal: boolean,
+	): void;
 
 	// ---- training ----------------------------------------------------------------------------------------------
 	/** loss[1] = mean (x − y)² */
@@ -102,7 +176,22 @@ export interface Operations {
 	 * One AdamW step (Loshchilov & Hutter 2019, algorithm 2), gradient scaled by min(1, clip / √total[0]) if clip > 0:
 	 * p ← p − rate · (m̂ / (√v̂ + epsilon) + decay · p), m̂ = m / correction1, v̂ = v / correction2.
 	 */
-	adamw(p: InOut, g: In, m: InOut, v: InOut, total: MaybeIn, clip: float, rate: float, beta1: float, beta2: float, epsilon: float, decay: float, correction1: float, correction2: float, n: int): void;
+	adamw(
+		p: InOut,
+		g: In,
+		m: InOut,
+		v: InOut,
+		total: MaybeIn,
+		clip: float,
+		rate: float,
+		beta1: float,
+		beta2: float,
+		epsilon: float,
+		decay: float,
+		correction1: float,
+		correction2: float,
+		n: int,
+	): void;
 
 	// ---- storage -----------------------------------------------------------------------------------------------
 	/** f32 → 16-bit storage; kind 0: f16 (IEEE half), 1: bf16. Rounds to nearest even; NaN stays NaN. */

@@ -14,6 +14,12 @@ const sources = ['native', 'test/simt', 'bench'].flatMap((folder) =>
 		.map((name) => path.join(folder, name)),
 );
 const check = process.argv.includes('--check');
-const tool = path.join(path.dirname(require.resolve('clang-format-node/package.json')), JSON.parse(fs.readFileSync(require.resolve('clang-format-node/package.json'), 'utf8')).bin['clang-format']);
-const { status } = spawnSync(process.execPath, [tool, ...(check ? ['--dry-run', '--Werror'] : ['-i']), ...sources], { cwd: root, stdio: 'inherit' });
+const tool = path.join(
+	path.dirname(require.resolve('clang-format-node/package.json')),
+	JSON.parse(fs.readFileSync(require.resolve('clang-format-node/package.json'), 'utf8')).bin['clang-format'],
+);
+const { status } = spawnSync(process.execPath, [tool, ...(check ? ['--dry-run', '--Werror'] : ['-i']), ...sources], {
+	cwd: root,
+	stdio: 'inherit',
+});
 process.exit(status ?? 1);

@@ -15,7 +15,12 @@ describe('binding.d.ts is what the addon exports', () => {
 	});
 
 	test.each([...operations.keys()])('%s, parameter by parameter', (name) => {
-		expect(exported[name]?.signature).toBe(operations.get(name)!.map(({ words }) => words).join(', '));
+		expect(exported[name]?.signature).toBe(
+			operations
+				.get(name)!
+				.map(({ words }) => words)
+				.join(', '),
+		);
 	});
 
 	test.each([...runtime.keys()])('%s', (name) => {
@@ -40,7 +45,27 @@ function attempt(fn: () => unknown): void {
 
 /** Sizes that products of must not be believed: negative, and such that their products pass 2⁶⁴. */
 const sizes = [0, 1, 1, 2, 2, 3, 4, 8, -1, 2 ** 31, 2 ** 32, 2 ** 33 + 1, 2 ** 52, 2 ** 53 - 1, -(2 ** 53) + 1];
-const junk = [undefined, null, NaN, Infinity, -Infinity, 0.5, -1, 1e300, 2 ** 30, 'x', '', true, false, {}, [], () => 0, Symbol('x'), 10n, new Float32Array(3)];
+const junk = [
+	undefined,
+	null,
+	NaN,
+	Infinity,
+	-Infinity,
+	0.5,
+	-1,
+	1e300,
+	2 ** 30,
+	'x',
+	'',
+	true,
+	false,
+	{},
+	[],
+	() => 0,
+	Symbol('x'),
+	10n,
+	new Float32Array(3),
+];
 
 describe.each(devices().map(({ name }) => name))('wrong arguments never end the process: %s', (device) => {
 	const random = generator(11);
@@ -50,7 +75,7 @@ describe.each(devices().map(({ name }) => name))('wrong arguments never end the 
 
 	/** Call an operation, with buffers that no failed call has marked: a marked one keeps the next call from running. */
 	function call(name: string, held: ReturnType<typeof buffers>, argument: (parameter: Parameter, index: number) => unknown): void {
-		[0, 1, 3, 8, 64, 64, 64].forEach((n, i) => binding.write(held[i]!, new Int32Array(n).fill(1)));
+		for (const [i, n] of [0, 1, 3, 8, 64, 64, 64].entries()) binding.write(held[i]!, new Int32Array(n).fill(1));
 		attempt(() => exported[name]!(...operations.get(name)!.map(argument)));
 	}
 
@@ -101,7 +126,18 @@ describe.each(devices().map(({ name }) => name))('wrong arguments never end the 
 	test.each([...runtime.keys()].filter((name) => name !== 'errors'))('%s', async (name) => {
 		const held = buffers();
 		// Not devices' names that exist (a queue each), and no memory that a machine might have.
-		const values = [...held, ...junk.filter((value) => value !== 2 ** 30), 'cuda:99', 'cpu:0x', 0, 1, 4, 2 ** 52, new Uint8Array(4), new DataView(new ArrayBuffer(8))];
+		const values = [
+			...held,
+			...junk.filter((value) => value !== 2 ** 30),
+			'cuda:99',
+			'cpu:0x',
+			0,
+			1,
+			4,
+			2 ** 52,
+			new Uint8Array(4),
+			new DataView(new ArrayBuffer(8)),
+		];
 		for (let round = 0; round < rounds; round++) {
 			const count = Math.floor(((random() + 1) / 2) * 4);
 			attempt(() => exported[name]!(...Array.from({ length: count }, () => pick(values))));

@@ -17,7 +17,20 @@ import { binding } from '../lib/binding.js';
 import type { DeviceName } from '../lib/device.js';
 import * as ops from '../lib/ops/index.js';
 import { scope, Tensor } from '../lib/tensor.js';
-import { type Floats, generator, type Input, largest, mapValues, type Named, type Precision, rounding, type Sizes, type Subject, tensorsOf, worst } from './harness.js';
+import {
+	type Floats,
+	generator,
+	type Input,
+	largest,
+	mapValues,
+	type Named,
+	type Precision,
+	rounding,
+	type Sizes,
+	type Subject,
+	tensorsOf,
+	worst,
+} from './harness.js';
 
 const exact: Precision = { zeros: (n) => new Float64Array(n), of: (values) => Float64Array.from(values) };
 const naive: Precision = { zeros: (n) => new Float32Array(n), of: (values) => Float32Array.from(values) };
@@ -82,7 +95,9 @@ function hold(what: string, found: readonly Named<Float32Array>[], drawn: readon
 		const bound = 2 * error + rounding * scale;
 		found.forEach((numbers, i) => {
 			expect(numbers[name], `${what} ${name}`).toBeDefined();
-			expect(worst(numbers[name]!, drawn[i]!.exact[name]!), `error of ${what} \`${name}\`, draw ${i}; naive ${error}`).toBeLessThanOrEqual(bound);
+			expect(worst(numbers[name]!, drawn[i]!.exact[name]!), `error of ${what} \`${name}\`, draw ${i}; naive ${error}`).toBeLessThanOrEqual(
+				bound,
+			);
 		});
 	}
 }
@@ -119,7 +134,9 @@ export async function checkGradient(subject: Subject, sizes: Sizes, device: Devi
 		});
 		found.push((await measure(subject, sizes, inputs, device, r)).gradients);
 	}
-	const wanted = Object.entries(drawn[0]!.inputs).filter(([, { data, differentiable = true }]) => differentiable && data instanceof Float32Array);
+	const wanted = Object.entries(drawn[0]!.inputs).filter(
+		([, { data, differentiable = true }]) => differentiable && data instanceof Float32Array,
+	);
 	expect(Object.keys(found[0]!).sort()).toEqual(wanted.map(([name]) => name).sort());
 	expect(Object.keys(drawn[0]!.exact).sort()).toEqual(wanted.map(([name]) => name).sort());
 	hold('gradient of', found, drawn);
@@ -182,7 +199,9 @@ export async function checkRepeats(subject: Subject, sizes: Sizes, device: Devic
 	const r = subject.gradient ? weights(subject, results, generator(77)) : undefined;
 	const bits = async () => {
 		const { results: y, gradients } = await measure(subject, sizes, inputs, device, r);
-		return mapValues({ ...y, ...mapValues(gradients, (g) => g) }, (x) => Buffer.from(x.buffer, x.byteOffset, x.byteLength).toString('base64'));
+		return mapValues({ ...y, ...mapValues(gradients, (g) => g) }, (x) =>
+			Buffer.from(x.buffer, x.byteOffset, x.byteLength).toString('base64'),
+		);
 	};
 	try {
 		const byThreads = [];

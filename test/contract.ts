@@ -14,7 +14,13 @@ function members(name: string): Map<string, string[]> {
 	const body = new RegExp(`interface ${name} \\{([\\s\\S]*?)\\n\\}`).exec(text)![1]!;
 	const found = new Map<string, string[]>();
 	for (const [, member, parameters] of body.matchAll(/^\t(\w+)\(([\s\S]*?)\): [^\n]*;$/gm)) {
-		found.set(member!, parameters!.split(/,\s*(?=\w+:)/).map((each) => each.trim()).filter(Boolean));
+		found.set(
+			member!,
+			parameters!
+				.split(/,\s*(?=\w+:)/)
+				.map((each) => each.trim())
+				.filter(Boolean),
+		);
 	}
 	return found;
 }

@@ -31,7 +31,13 @@ function imports(file: string): string[] {
 	const text = fs.readFileSync(path.join(lib, file), 'utf8');
 	const found: string[] = [];
 	for (const [, names, from] of text.matchAll(/^(?:import|export)\s+([^;'"]*?)(?:\s*from\s*)?'(\.[^']*)';/gm)) {
-		const onlyTypes = /^type\s/.test(names!) || (/^\{[^}]*\}$/.test(names!.trim()) && names!.replace(/[{}]/g, '').split(',').every((each) => /^\s*(type\s.*)?$/.test(each)));
+		const onlyTypes =
+			/^type\s/.test(names!) ||
+			(/^\{[^}]*\}$/.test(names!.trim()) &&
+				names!
+					.replace(/[{}]/g, '')
+					.split(',')
+					.every((each) => /^\s*(type\s.*)?$/.test(each)));
 		if (!onlyTypes) found.push(path.relative(lib, path.resolve(lib, path.dirname(file), from!)).replace(/\.js$/, '.ts'));
 	}
 	return found;
@@ -53,7 +59,8 @@ test('arrows point down only', () => {
 			arrows++;
 			expect(fs.existsSync(path.join(lib, to)), `${file} imports ${to}`).toBe(true);
 			expect(rank(to), `${file} imports ${to}, which stands above it`).toBeGreaterThanOrEqual(rank(file));
-			if (leaves.includes(place(file))) expect(['errors', ...leaves.filter((leaf) => leaf === place(file))], `${file} is a leaf`).toContain(place(to));
+			if (leaves.includes(place(file)))
+				expect(['errors', ...leaves.filter((leaf) => leaf === place(file))], `${file} is a leaf`).toContain(place(to));
 		}
 	}
 	expect(arrows).toBeGreaterThan(40);
@@ -79,7 +86,9 @@ test('only lib/binding.ts loads the addon, and napi.h has one door', () => {
 		const text = fs.readFileSync(path.join(lib, file), 'utf8');
 		if (file !== 'binding.ts') expect(text, file).not.toMatch(/node-gyp-build|\.node'/);
 	}
-	const native = fs.readdirSync(path.join(root, 'native'), { recursive: true, encoding: 'utf8' }).filter((name) => /\.(cpp|cu|h)$/.test(name));
+	const native = fs
+		.readdirSync(path.join(root, 'native'), { recursive: true, encoding: 'utf8' })
+		.filter((name) => /\.(cpp|cu|h)$/.test(name));
 	const doors = native.filter((file) => /#include\s*[<"]napi/.test(fs.readFileSync(path.join(root, 'native', file), 'utf8')));
 	expect(doors).toEqual(['addon.cpp']);
 	const core = native.filter((file) => file.startsWith('core'));

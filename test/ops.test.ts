@@ -3,7 +3,7 @@ import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { devices } from '../lib/device.js';
 import { checkDifferences, checkForward, checkGradient, checkRepeats } from './checks.js';
-import { isSlow, slowOperations, type Subject, title } from './harness.js';
+import { isSlow, type Subject, slowOperations, title } from './harness.js';
 
 function check(subject: Subject): void {
 	for (const { name: device } of devices()) {

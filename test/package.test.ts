@@ -42,7 +42,10 @@ beforeAll(async () => {
 	const tarball = fs.readdirSync(work).find((name) => name.endsWith('.tgz'))!;
 	fs.mkdirSync(project);
 	fs.writeFileSync(path.join(project, 'package.json'), '{"name": "empty", "private": true}');
-	await execute(process.execPath, [npm, 'install', '--no-audit', '--no-fund', '--prefer-offline', path.join(work, tarball)], { cwd: project, env });
+	await execute(process.execPath, [npm, 'install', '--no-audit', '--no-fund', '--prefer-offline', path.join(work, tarball)], {
+		cwd: project,
+		env,
+	});
 }, 300_000);
 
 afterAll(() => fs.rmSync(work, { recursive: true, force: true }));

@@ -142,7 +142,11 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 
 	test('memory is where it was after many streaming steps', async () => {
 		const [H, D] = [2, 4];
-		const state = { m: Tensor.empty([1, H], device, 'f32', new Float32Array(H).fill(-Infinity)), u: ops.zeros([1, H], device), w: ops.zeros([1, H, D], device) };
+		const state = {
+			m: Tensor.empty([1, H], device, 'f32', new Float32Array(H).fill(-Infinity)),
+			u: ops.zeros([1, H], device),
+			w: ops.zeros([1, H, D], device),
+		};
 		const s = of([0.5, -0.5], [1, 1, H]);
 		const v = of([1, 2, 3, 4, 5, 6, 7, 8], [1, 1, H, D]);
 		const token = () => scope(() => void ops.scan(s, v, { state, inPlace: true }));

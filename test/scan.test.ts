@@ -5,7 +5,7 @@ import { type DeviceName, devices } from '../lib/device.js';
 import { ShapeError } from '../lib/errors.js';
 import * as ops from '../lib/ops/index.js';
 import { type ScanState, scan } from '../lib/ops/scan.js';
-import { Tensor, tensor } from '../lib/tensor.js';
+import { type Tensor, tensor } from '../lib/tensor.js';
 import { measure } from './checks.js';
 import { generator, isSlow, largest, rounding, uniform, worst } from './harness.js';
 import { subject } from './ops/scan.js';
@@ -38,7 +38,15 @@ function problem(device: DeviceName, hard: boolean): Problem {
 	const [B, T, H, G, D] = isSlow(device) ? [2, 19, 2, 1, 5] : [2, 77, 4, 2, 40];
 	const s = uniform([B, T, H], random, hard ? 80 : 2).data;
 	for (let i = 0; hard && i < s.length; i++) if (random() < -0.5) s[i] = -Infinity;
-	return { B, T, H, G, D, s: tensor(s as Float32Array, [B, T, H], { device }), v: tensor(uniform([B, T, G, D], random).data as Float32Array, [B, T, G, D], { device }) };
+	return {
+		B,
+		T,
+		H,
+		G,
+		D,
+		s: tensor(s as Float32Array, [B, T, H], { device }),
+		v: tensor(uniform([B, T, G, D], random).data as Float32Array, [B, T, G, D], { device }),
+	};
 }
 
 /** o and the final state, token ranges between the cuts one after the other. */
@@ -78,7 +86,10 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 	test('a state from one end joined with one from the other is that of all', async () => {
 		const { s, v, T } = problem(device, true);
 		const whole = scan(s, v).state;
-		const [left, right] = [scan(ops.slice(s, 1, 0, 30), ops.slice(v, 1, 0, 30)).state, scan(ops.slice(s, 1, 30, T), ops.slice(v, 1, 30, T)).state];
+		const [left, right] = [
+			scan(ops.slice(s, 1, 0, 30), ops.slice(v, 1, 0, 30)).state,
+			scan(ops.slice(s, 1, 30, T), ops.slice(v, 1, 30, T)).state,
+		];
 		for (const both of [ops.join(left, right), ops.join(right, left)]) {
 			expect(await both.m.read()).toEqual(await whole.m.read());
 			for (const name of ['u', 'w'] as const) {
@@ -123,10 +134,13 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 			const width = x.size / (B * T);
 			const data = await x.read();
 			const flipped = new Float32Array(data.length);
-			for (let b = 0; b < B; b++) for (let t = 0; t < T; t++) flipped.set(data.subarray((b * T + t) * width, (b * T + t + 1) * width), (b * T + T - 1 - t) * width);
+			for (let b = 0; b < B; b++)
+				for (let t = 0; t < T; t++) flipped.set(data.subarray((b * T + t) * width, (b * T + t + 1) * width), (b * T + T - 1 - t) * width);
 			return flipped;
 		};
-		const backwards = scan(tensor(await flip(s), [B, T, H], { device }), tensor(await flip(v), [B, T, G, D], { device }), { reverse: true });
+		const backwards = scan(tensor(await flip(s), [B, T, H], { device }), tensor(await flip(v), [B, T, G, D], { device }), {
+			reverse: true,
+		});
 		const forwards = scan(s, v);
 		expect(worst(await flip(backwards.o), await forwards.o.read())).toBeLessThanOrEqual(apart(T, 1));
 		expect(await backwards.state.m.read()).toEqual(await forwards.state.m.read());
@@ -183,7 +197,9 @@ test('threads: a long sequence of one head, cut in time, is as near to the defin
 
 test('wrong arguments', () => {
 	const [s, v] = [ops.zeros([2, 3, 4]), ops.zeros([2, 3, 4, 5])];
-	expect(() => scan(s, ops.zeros([2, 3, 3, 5]))).toThrow(new ShapeError('scan: 4 heads of scores, expected a multiple of the 3 groups of values'));
+	expect(() => scan(s, ops.zeros([2, 3, 3, 5]))).toThrow(
+		new ShapeError('scan: 4 heads of scores, expected a multiple of the 3 groups of values'),
+	);
 	expect(() => scan(s, ops.zeros([2, 4, 4, 5]))).toThrow(ShapeError);
 	expect(() => scan(s, v, { lengths: ops.zeros([2]) })).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
 	expect(() => scan(s, v, { lengths: ops.lengths([1, 2, 3]) })).toThrow(ShapeError);

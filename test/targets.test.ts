@@ -8,7 +8,11 @@ import { root } from './contract.js';
 
 const run = promisify(execFile);
 const node = (args: string[], target: string) =>
-	run(process.execPath, args, { cwd: root, env: { ...process.env, OPLUS_TARGET: target, OPLUS_CUDA_LIBRARY: '', NO_COLOR: '1' }, maxBuffer: 1 << 26 });
+	run(process.execPath, args, {
+		cwd: root,
+		env: { ...process.env, OPLUS_TARGET: target, OPLUS_CUDA_LIBRARY: '', NO_COLOR: '1' },
+		maxBuffer: 1 << 26,
+	});
 
 const own = binding.cpu().target;
 const others = ['base', 'avx2', 'avx512'].slice(0, Math.max(0, ['base', 'avx2', 'avx512'].indexOf(own)));

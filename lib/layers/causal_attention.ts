@@ -49,7 +49,10 @@ export class CausalAttention extends Mixer {
 		let v = reshape(this.v.forward(x), shape);
 		let filled = T;
 		if (state) {
-			if (this.training) throw new ArgumentError('CausalAttention.forward: a state in training, expected whole sequences (no gradient flows into the cache)');
+			if (this.training)
+				throw new ArgumentError(
+					'CausalAttention.forward: a state in training, expected whole sequences (no gradient flows into the cache)',
+				);
 			if (lengths) throw new ArgumentError('CausalAttention.forward: lengths together with a state, expected one of them');
 			state.expect('CausalAttention.forward', 'attention', B);
 			k = append(state, 'k', k);

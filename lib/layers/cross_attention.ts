@@ -89,7 +89,10 @@ export class CrossAttention extends Module {
 		binding.fill(nobody.buffer, -Infinity, nobody.size);
 		const o = scan(nobody, Tensor.empty([B, 1, G, D], x.device), { state: after }).o;
 		const byHead = reshape(o, [B, G, N, D]); // heads outside, latents inside: here they change places
-		const joined = concat(Array.from({ length: G }, (_, g) => reshape(slice(byHead, 1, g, g + 1), [B, N, D])), -1);
+		const joined = concat(
+			Array.from({ length: G }, (_, g) => reshape(slice(byHead, 1, g, g + 1), [B, N, D])),
+			-1,
+		);
 		return this.out.forward(joined);
 	}
 

@@ -71,7 +71,8 @@ export function decode(blob: Uint8Array): Description {
 	const end = bytes.length - CHECKSUM;
 	if (!checksum(bytes.subarray(0, end)).equals(bytes.subarray(end))) fail('the checksum does not fit: the bytes were changed or cut', end);
 	const headerLength = bytes.readUInt32LE(12);
-	if (headerLength > MAX_HEADER || FIXED + headerLength > end) fail(`found a header of ${headerLength} bytes, expected at most ${Math.min(MAX_HEADER, end - FIXED)}`, 12);
+	if (headerLength > MAX_HEADER || FIXED + headerLength > end)
+		fail(`found a header of ${headerLength} bytes, expected at most ${Math.min(MAX_HEADER, end - FIXED)}`, 12);
 	let header: unknown;
 	try {
 		header = JSON.parse(bytes.toString('utf8', FIXED, FIXED + headerLength));
@@ -85,7 +86,14 @@ export function decode(blob: Uint8Array): Description {
 
 function read(value: unknown, data: Buffer, depth: number): Description {
 	const { kind, batch, length, tensors, parts } = (value ?? {}) as Record<string, unknown>;
-	if (typeof kind !== 'string' || !isCount(batch) || !isCount(length) || !Array.isArray(tensors) || !Array.isArray(parts) || depth > MAX_DEPTH) {
+	if (
+		typeof kind !== 'string' ||
+		!isCount(batch) ||
+		!isCount(length) ||
+		!Array.isArray(tensors) ||
+		!Array.isArray(parts) ||
+		depth > MAX_DEPTH
+	) {
 		return fail('the header does not describe a state', FIXED);
 	}
 	return {
@@ -98,7 +106,8 @@ function read(value: unknown, data: Buffer, depth: number): Description {
 				return fail('the header does not describe a tensor', FIXED);
 			}
 			const n = shape.reduce((product: number, size: number) => product * size, 1);
-			if (!Number.isSafeInteger(n) || (offset + n) * 4 > data.length) return fail(`\`${name}\` has shape [${shape}] at ${offset}, past the data`, FIXED);
+			if (!Number.isSafeInteger(n) || (offset + n) * 4 > data.length)
+				return fail(`\`${name}\` has shape [${shape}] at ${offset}, past the data`, FIXED);
 			const numbers = new Float32Array(n);
 			for (let i = 0; i < n; i++) numbers[i] = data.readFloatLE((offset + i) * 4);
 			return { name, shape, data: numbers };

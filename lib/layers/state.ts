@@ -4,7 +4,7 @@ import type { DeviceName } from '../device.js';
 import { ArgumentError, DisposedError } from '../errors.js';
 import { join } from '../ops/join.js';
 import { persist, type Resource, Tensor } from '../tensor.js';
-import { decode, type Description, encode } from './snapshot.js';
+import { type Description, decode, encode } from './snapshot.js';
 
 /**
  * What a layer remembers of the tokens that it has seen: an argument of `forward`, which moves it on. Aaren's has a fixed
@@ -74,7 +74,13 @@ export class State implements Resource {
 		this.check();
 		const copies: Record<string, Tensor> = {};
 		for (const [name, tensor] of this.#tensors) copies[name] = copyOf(tensor);
-		return new State(this.kind, this.batch, copies, this.parts.map((part) => part.clone()), this.length);
+		return new State(
+			this.kind,
+			this.batch,
+			copies,
+			this.parts.map((part) => part.clone()),
+			this.length,
+		);
 	}
 
 	/**
@@ -85,7 +91,9 @@ export class State implements Resource {
 		this.check();
 		next.check();
 		if (!mergeable.has(this.kind) || this.kind !== next.kind) {
-			throw new ArgumentError(`merge: found states of kind ${this.kind} and ${next.kind}, expected two of one kind among ${[...mergeable].join(', ')}`);
+			throw new ArgumentError(
+				`merge: found states of kind ${this.kind} and ${next.kind}, expected two of one kind among ${[...mergeable].join(', ')}`,
+			);
 		}
 		const both = noGrad(() => join(this.#scan(), next.#scan()));
 		return new State(this.kind, this.batch, { ...both }, [], this.length + next.length);
@@ -119,7 +127,13 @@ export class State implements Resource {
 	static #build({ kind, batch, length, tensors, parts }: Description, device: DeviceName | undefined): State {
 		const made: Record<string, Tensor> = {};
 		for (const { name, shape, data } of tensors) made[name] = Tensor.empty(shape, device, 'f32', data);
-		return new State(kind, batch, made, parts.map((part) => State.#build(part, device)), length);
+		return new State(
+			kind,
+			batch,
+			made,
+			parts.map((part) => State.#build(part, device)),
+			length,
+		);
 	}
 
 	dispose(): void {

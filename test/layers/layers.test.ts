@@ -1,5 +1,21 @@
 import { describe, expect, test } from 'vitest';
-import { Aaren, Block, CausalAttention, CrossAttention, devices, FormatError, memory, noGrad, ops, Random, type Recurrent, Stack, State, type Tensor, tensor } from '../../lib/index.js';
+import {
+	Aaren,
+	Block,
+	CausalAttention,
+	CrossAttention,
+	devices,
+	FormatError,
+	memory,
+	noGrad,
+	ops,
+	Random,
+	type Recurrent,
+	Stack,
+	State,
+	type Tensor,
+	tensor,
+} from '../../lib/index.js';
 import { worst } from '../numbers.js';
 
 const random = new Random(7);
@@ -135,10 +151,11 @@ for (const { name: device } of devices()) {
 			expect(State.restore(blob).parts.length).toBe(2);
 			for (let i = 0; i < blob.length; i += 1) {
 				const changed = blob.slice();
-				changed[i]! ^= 1 << i % 8;
+				changed[i]! ^= 1 << (i % 8);
 				expect(() => State.restore(changed)).toThrow(FormatError);
 			}
-			for (const end of [0, 7, 15, 16, 47, 48, blob.length - 33, blob.length - 1]) expect(() => State.restore(blob.subarray(0, end))).toThrow(FormatError);
+			for (const end of [0, 7, 15, 16, 47, 48, blob.length - 33, blob.length - 1])
+				expect(() => State.restore(blob.subarray(0, end))).toThrow(FormatError);
 			expect(() => State.restore('no bytes' as unknown as Uint8Array)).toThrow(FormatError);
 		});
 
@@ -172,7 +189,9 @@ for (const { name: device } of devices()) {
 			expect(() => layer.forward(tensor([1, 2], [1, 2], { device }))).toThrow('Aaren.forward: `x` has shape [1, 2], expected [B T C]');
 			expect(() => layer.forward(tensor(normals(9), [1, 1, 9], { device }))).toThrow(/shape/);
 			expect(() => new Aaren({ dim: 9, heads: 2 })).toThrow('aaren: dim is 9, expected a multiple of heads (2)');
-			expect(() => new Block({ dim: 8, heads: 2, mixer: 'mamba' as 'aaren' })).toThrow('Block: mixer is mamba, expected aaren or attention');
+			expect(() => new Block({ dim: 8, heads: 2, mixer: 'mamba' as 'aaren' })).toThrow(
+				'Block: mixer is mamba, expected aaren or attention',
+			);
 			state.dispose();
 			state.dispose();
 			expect(() => layer.forward(x, state)).toThrow(/disposed/);

@@ -29,7 +29,8 @@ function weigher(sizes: Case, { q, k }: Readonly<Record<string, Floats>>, precis
 			let top = -Infinity;
 			for (let j = 0; j < n; j++) {
 				score[j] = 0;
-				for (let d = 0; d < D; d++) score[j] = score[j]! + q![((b * T + t) * H + h) * D + d]! * k![((b * capacity + j) * G + group) * D + d]!;
+				for (let d = 0; d < D; d++)
+					score[j] = score[j]! + q![((b * T + t) * H + h) * D + d]! * k![((b * capacity + j) * G + group) * D + d]!;
 				score[j] = score[j]! / Math.sqrt(D);
 				top = Math.max(top, score[j]!);
 			}
@@ -55,7 +56,8 @@ const common = {
 		const data = Int32Array.from({ length: B }, (_, b) => (!lengths ? S : b === 0 ? 0 : b === 1 ? S + 5 : Math.ceil(S / 2)));
 		if (lengths) inputs.lengths = { shape: [B], data };
 		for (let b = 0; b < B; b++) {
-			for (const name of ['k', 'v']) inputs[name]!.data.fill(NaN, (b * capacity + Math.min(S, data[b]!)) * G * D, (b + 1) * capacity * G * D);
+			for (const name of ['k', 'v'])
+				inputs[name]!.data.fill(NaN, (b * capacity + Math.min(S, data[b]!)) * G * D, (b + 1) * capacity * G * D);
 		}
 		return inputs;
 	},

@@ -23,14 +23,33 @@ function rounded(x: number, { bits, smallest, overflow }: Format): number {
 
 /** To 16 bits and back. */
 function through(format: Format): Subject {
-	const special = [0, -0, 1, NaN, Infinity, -Infinity, 65504, 65519, 65520, -70000, 2 ** -24, 2 ** -25, 3 * 2 ** -25, 2 ** -14, 2 ** -126, 3.39e38];
+	const special = [
+		0,
+		-0,
+		1,
+		NaN,
+		Infinity,
+		-Infinity,
+		65504,
+		65519,
+		65520,
+		-70000,
+		2 ** -24,
+		2 ** -25,
+		3 * 2 ** -25,
+		2 ** -14,
+		2 ** -126,
+		3.39e38,
+	];
 	special.push(1 + 2 ** -11, 1 + 3 * 2 ** -11, 1 + 2 ** -8, 1 + 3 * 2 ** -8, 2 ** -15 + 2 ** -25, 2 - 2 ** -12);
 	return {
 		name: `cast to ${format.dtype} and back`,
 		cases: [{ n: 1 }, { n: 33 }, { n: 5000 }],
 		inputs: ({ n }, random) => {
 			const any = () => random() * 2 ** Math.floor(20 * random());
-			return { x: { shape: [n!], data: Float32Array.from({ length: n! }, (_, i) => (n! > 1 && i < special.length ? special[i]! : any())) } };
+			return {
+				x: { shape: [n!], data: Float32Array.from({ length: n! }, (_, i) => (n! > 1 && i < special.length ? special[i]! : any())) },
+			};
 		},
 		run: ({ x }) => ({ y: cast(cast(x!, format.dtype), 'f32') }),
 		reference: (_, { x }, precision) => ({ y: precision.of(x!.map((each) => rounded(each, format))) }),

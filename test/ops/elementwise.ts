@@ -2,10 +2,23 @@ import { add, concat, mul, scale, slice, sum } from '../../lib/ops/elementwise.j
 import { type Subject, uniform } from '../harness.js';
 
 /** A family of two operands, the second repeated over rows. */
-function pair(name: string, run: typeof add, of: (a: number, b: number) => number, da: (a: number, b: number) => number, db: typeof da): Subject {
+function pair(
+	name: string,
+	run: typeof add,
+	of: (a: number, b: number) => number,
+	da: (a: number, b: number) => number,
+	db: typeof da,
+): Subject {
 	return {
 		name,
-		cases: [{ rows: 1, n: 1 }, { rows: 1, n: 37 }, { rows: 5, n: 33 }, { rows: 64, n: 128 }, { rows: 300, n: 257 }, { rows: 70_000, n: 3 }],
+		cases: [
+			{ rows: 1, n: 1 },
+			{ rows: 1, n: 37 },
+			{ rows: 5, n: 33 },
+			{ rows: 64, n: 128 },
+			{ rows: 300, n: 257 },
+			{ rows: 70_000, n: 3 },
+		],
 		inputs: ({ rows, n }, random) => ({ a: uniform(rows === 1 ? [n!] : [rows!, n!], random, 3), b: uniform([n!], random) }),
 		run: ({ a, b }) => ({ y: run(a!, b!) }),
 		reference({ rows, n }, { a, b }, precision) {
@@ -146,11 +159,22 @@ const joined: Subject = {
 };
 
 export const subjects: readonly Subject[] = [
-	pair('add', add, (a, b) => a + b, () => 1, () => 1),
-	pair('mul', mul, (a, b) => a * b, (_, b) => b, (a) => a),
+	pair(
+		'add',
+		add,
+		(a, b) => a + b,
+		() => 1,
+		() => 1,
+	),
+	pair(
+		'mul',
+		mul,
+		(a, b) => a * b,
+		(_, b) => b,
+		(a) => a,
+	),
 	scaled,
 	summed,
 	sliced,
 	joined,
 ];
-

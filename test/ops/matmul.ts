@@ -23,7 +23,9 @@ export const subject: Subject = {
 		a: uniform(transposeA ? [K!, M!] : [M!, K!], random),
 		b: uniform(transposeB ? [N!, K!] : [K!, N!], random),
 	}),
-	run: ({ a, b }, { transposeA, transposeB }) => ({ y: matmul(a!, b!, { transposeA: Boolean(transposeA), transposeB: Boolean(transposeB) }) }),
+	run: ({ a, b }, { transposeA, transposeB }) => ({
+		y: matmul(a!, b!, { transposeA: Boolean(transposeA), transposeB: Boolean(transposeB) }),
+	}),
 	reference(sizes, { a, b }, precision) {
 		const { M, N, K } = sizes;
 		const at = places(sizes);
