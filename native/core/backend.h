@@ -40,7 +40,7 @@ typedef struct oplus_op {
 
 typedef struct oplus_device_info {
   char model[128];
-  int64_t memory;  // bytes in all; 0 when unknown
+  int64_t memory;      // bytes in all; 0 when unknown
   int32_t capability;  // CUDA: 10 × major + minor; 0 on the CPU
 } oplus_device_info;
 

@@ -15,10 +15,16 @@
 namespace oplus {
 
 // Written by CMake from the operations' files (cmake/ops_table.cmake).
-namespace base { const oplus_op* const* all_ops(); }
+namespace base {
+const oplus_op* const* all_ops();
+}
 #ifdef OPLUS_X86
-namespace avx2 { const oplus_op* const* all_ops(); }
-namespace avx512 { const oplus_op* const* all_ops(); }
+namespace avx2 {
+const oplus_op* const* all_ops();
+}
+namespace avx512 {
+const oplus_op* const* all_ops();
+}
 #endif
 
 namespace {
@@ -33,10 +39,11 @@ Target choose() {
   const char* text = std::getenv("OPLUS_TARGET");
   const auto allowed = [&](const char* name) { return !text || !*text || !std::strcmp(text, name); };
   __builtin_cpu_init();
-  if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
+  if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     return {"avx512", avx512::all_ops()};
-  if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+  if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c"))
     return {"avx2", avx2::all_ops()};
 #endif
   return {"base", base::all_ops()};
@@ -110,7 +117,8 @@ int synchronize(void*, oplus_message*) { return OPLUS_OK; }
 }  // namespace
 
 const oplus_backend* cpu_backend() {
-  static const oplus_backend backend = {OPLUS_ABI, count, describe, open, close, allocate, release, copy, copy, synchronize, target().ops};
+  static const oplus_backend backend = {OPLUS_ABI, count, describe, open,        close,       allocate,
+                                        release,   copy,  copy,     synchronize, target().ops};
   return &backend;
 }
 

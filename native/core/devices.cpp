@@ -26,11 +26,14 @@ Library open_library(const std::string& path) {
   HMODULE handle = LoadLibraryExA(path.c_str(), nullptr, LOAD_WITH_ALTERED_SEARCH_PATH);
   return {handle, handle ? "" : path + " could not be loaded (error " + std::to_string(GetLastError()) + ")"};
 }
-void* symbol(const Library& library, const char* name) { return reinterpret_cast<void*>(GetProcAddress(static_cast<HMODULE>(library.handle), name)); }
+void* symbol(const Library& library, const char* name) {
+  return reinterpret_cast<void*>(GetProcAddress(static_cast<HMODULE>(library.handle), name));
+}
 std::string own_folder() {
   HMODULE self;
   char path[4096];
-  GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT, reinterpret_cast<LPCSTR>(&own_folder), &self);
+  GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT,
+                     reinterpret_cast<LPCSTR>(&own_folder), &self);
   GetModuleFileNameA(self, path, sizeof path);
   return std::string(path).substr(0, std::string(path).find_last_of("\\/") + 1);
 }
@@ -69,7 +72,9 @@ Backend load_cuda() {
   for (const oplus_op* const* op = cpu_backend()->ops; *op; ++op)
     for (const oplus_op* const* other = backend->ops; *other; ++other)
       if (!std::strcmp((*op)->name, (*other)->name) && std::strcmp((*op)->signature, (*other)->signature))
-        return cuda.absent = path + ": `" + (*op)->name + "` takes (" + (*other)->signature + "), expected (" + (*op)->signature + ")", cuda;
+        return cuda.absent =
+                   path + ": `" + (*op)->name + "` takes (" + (*other)->signature + "), expected (" + (*op)->signature + ")",
+               cuda;
 
   oplus_message message{};
   if (backend->count(&cuda.devices, &message) != OPLUS_OK) return cuda.devices = 0, cuda.absent = message.text, cuda;
@@ -96,7 +101,8 @@ DeviceName device_named(const std::string& name) {
     if (!backend.table) throw Error("ERR_DEVICE", "device \"" + name + "\": " + backend.absent);
     const int32_t index = plain ? 0 : std::stoi(name.substr(length + 1));
     if (index >= backend.devices)
-      throw Error("ERR_DEVICE", "device \"" + name + "\": there are " + std::to_string(backend.devices) + " of this kind, counted from 0");
+      throw Error("ERR_DEVICE",
+                  "device \"" + name + "\": there are " + std::to_string(backend.devices) + " of this kind, counted from 0");
     const bool single = !std::strcmp(backend.name, "cpu");
     return {&backend, index, single ? backend.name : backend.name + (":" + std::to_string(index))};
   }

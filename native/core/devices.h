@@ -11,7 +11,7 @@ struct Backend {
   const char* name;            // "cpu", "cuda"
   const oplus_backend* table;  // null when absent
   int32_t devices = 0;
-  std::string absent;          // why there is none
+  std::string absent;  // why there is none
 };
 
 // Asked for once a process. Opens no device and prints nothing.

@@ -81,31 +81,46 @@ static inline int64_t volume(N... sizes) {
 template <typename V>
 static inline void expect(const char* name, const V& view, int64_t count) {
   if (view.data && view.count < count)
-    fail(OPLUS_BAD_SHAPE, "`%s` holds %lld elements, expected %lld", name, static_cast<long long>(view.count), static_cast<long long>(count));
+    fail(OPLUS_BAD_SHAPE, "`%s` holds %lld elements, expected %lld", name, static_cast<long long>(view.count),
+         static_cast<long long>(count));
 }
 
 // ---- how a parameter is read, and its words in the signature --------------------------------
 
-template <typename T> struct Element;
-template <> struct Element<float> { static constexpr char name[] = "f32"; };
-template <> struct Element<int32_t> { static constexpr char name[] = "i32"; };
-template <> struct Element<uint16_t> { static constexpr char name[] = "u16"; };
+template <typename T>
+struct Element;
+template <>
+struct Element<float> {
+  static constexpr char name[] = "f32";
+};
+template <>
+struct Element<int32_t> {
+  static constexpr char name[] = "i32";
+};
+template <>
+struct Element<uint16_t> {
+  static constexpr char name[] = "u16";
+};
 
 template <size_t N>
 struct Text {
   char text[N] = {};
 };
 
-template <typename P> struct Parameter;
-template <> struct Parameter<int64_t> {
+template <typename P>
+struct Parameter;
+template <>
+struct Parameter<int64_t> {
   static constexpr char words[] = "int";
   static int64_t read(const oplus_value& v) { return static_cast<int64_t>(v.number); }
 };
-template <> struct Parameter<float> {
+template <>
+struct Parameter<float> {
   static constexpr char words[] = "float";
   static float read(const oplus_value& v) { return static_cast<float>(v.number); }
 };
-template <> struct Parameter<bool> {
+template <>
+struct Parameter<bool> {
   static constexpr char words[] = "bool";
   static bool read(const oplus_value& v) { return v.number != 0; }
 };
@@ -118,7 +133,8 @@ constexpr auto join_words(const char (&a)[A], const char (&b)[B], char between) 
   for (size_t i = 0; i < B; ++i) out.text[A + i] = b[i];
   return out;
 }
-template <typename V, typename T> struct ViewParameter {
+template <typename V, typename T>
+struct ViewParameter {
   static V read(const oplus_value& v) {
     V view;
     view.data = static_cast<decltype(view.data)>(v.data);
@@ -126,10 +142,11 @@ template <typename V, typename T> struct ViewParameter {
     return view;
   }
 };
-#define OPLUS_VIEW_PARAMETER(View, word)                                       \
-  template <typename T> struct Parameter<View<T>> : ViewParameter<View<T>, T> { \
-    static constexpr auto joined = join_words(word, Element<T>::name, ' ');     \
-    static constexpr const auto& words = joined.text;                           \
+#define OPLUS_VIEW_PARAMETER(View, word)                                    \
+  template <typename T>                                                     \
+  struct Parameter<View<T>> : ViewParameter<View<T>, T> {                   \
+    static constexpr auto joined = join_words(word, Element<T>::name, ' '); \
+    static constexpr const auto& words = joined.text;                       \
   };
 OPLUS_VIEW_PARAMETER(In, "in")
 OPLUS_VIEW_PARAMETER(Out, "out")

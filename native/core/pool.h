@@ -12,8 +12,8 @@ void parallel(int tasks, void (*body)(void* context, int task), void* context);
 }
 
 // f(i) for i in [0, tasks), on the pool and the caller; returns when all are done. Runs inline when there is one task, when
-// called from inside another parallel_for, or when another thread holds the pool. What f throws is thrown to the caller. Which thread runs which task is not
-// fixed, so a result may only depend on i.
+// called from inside another parallel_for, or when another thread holds the pool. What f throws is thrown to the caller. Which
+// thread runs which task is not fixed, so a result may only depend on i.
 template <typename F>
 static inline void parallel_for(int tasks, F&& f) {
   using Function = std::remove_reference_t<F>;
@@ -21,7 +21,9 @@ static inline void parallel_for(int tasks, F&& f) {
     for (int i = 0; i < tasks; ++i) f(i);
     return;
   }
-  detail::parallel(tasks, [](void* context, int task) { (*static_cast<Function*>(context))(task); }, const_cast<std::remove_const_t<Function>*>(&f));
+  detail::parallel(
+      tasks, [](void* context, int task) { (*static_cast<Function*>(context))(task); },
+      const_cast<std::remove_const_t<Function>*>(&f));
 }
 
 }  // namespace oplus

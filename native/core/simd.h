@@ -20,7 +20,7 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 
-typedef float Vec __attribute__((vector_size(kLanes * 4), aligned(4)));     // unaligned loads and stores
+typedef float Vec __attribute__((vector_size(kLanes * 4), aligned(4)));  // unaligned loads and stores
 typedef int32_t VecInt __attribute__((vector_size(kLanes * 4), aligned(4)));
 
 #define OPLUS_INLINE static inline __attribute__((always_inline))

@@ -39,8 +39,8 @@ struct Tile {
   __device__ static int column(int i) { return (i / kPack * 16 + tx()) * kPack + i % kPack; }
 
   template <bool kFour>
-  __device__ static void dot_rows(float* room, const Lines<true, kFour>& rows, int64_t row, const Lines<true, kFour>& columns, int64_t first,
-                                  float (&sum)[kSide][4]) {
+  __device__ static void dot_rows(float* room, const Lines<true, kFour>& rows, int64_t row, const Lines<true, kFour>& columns,
+                                  int64_t first, float (&sum)[kSide][4]) {
     auto& row_panel = *reinterpret_cast<typename RowPanel::Shared*>(room);
     auto& column_panel = *reinterpret_cast<typename ColumnPanel::Shared*>(room + kRowRoom);
 #pragma unroll
@@ -54,7 +54,8 @@ struct Tile {
       __syncthreads();  // the room may still be read
       next_row.template put<true>(row_panel), next_column.template put<true>(column_panel);
       __syncthreads();
-      if (d + kPanelDepth < rows.depth) next_row.fetch(rows, row, d + kPanelDepth), next_column.fetch(columns, first, d + kPanelDepth);
+      if (d + kPanelDepth < rows.depth)
+        next_row.fetch(rows, row, d + kPanelDepth), next_column.fetch(columns, first, d + kPanelDepth);
 #pragma unroll 8
       for (int e = 0; e < kPanelDepth; ++e) {
         const Pack<kSide> a = load_pack<kSide>(&row_panel[e][ty() * kSide]);

@@ -85,13 +85,14 @@ int open(int32_t device, void** stream, oplus_message* error) {
     cudaDeviceProp properties;
     gpu::check(cudaGetDeviceProperties(&properties, device));
     if (10 * properties.major + properties.minor < kOldest)
-      fail(OPLUS_FAILED, "%s has compute capability %d.%d, expected at least %d.%d", properties.name, properties.major, properties.minor,
-           kOldest / 10, kOldest % 10);
+      fail(OPLUS_FAILED, "%s has compute capability %d.%d, expected at least %d.%d", properties.name, properties.major,
+           properties.minor, kOldest / 10, kOldest % 10);
     q = new Queue;
     q->device = device;
     q->processors = properties.multiProcessorCount;
     gpu::check(cudaStreamCreateWithFlags(&q->stream, cudaStreamNonBlocking));
-    gpu::launch(probe, dim3(1), dim3(1), Stream{q}, static_cast<int*>(nullptr));  // fails here if this GPU has no kernels built for it
+    gpu::launch(probe, dim3(1), dim3(1), Stream{q},
+                static_cast<int*>(nullptr));  // fails here if this GPU has no kernels built for it
     gpu::check(cudaStreamSynchronize(q->stream));
     *stream = q;
   });
@@ -156,7 +157,7 @@ int synchronize(void* stream, oplus_message* error) {
 }  // namespace
 
 const oplus_backend* backend() {
-  static const oplus_backend table = {OPLUS_ABI, count,  describe, open,     close,       allocate,
+  static const oplus_backend table = {OPLUS_ABI, count,  describe, open,        close,    allocate,
                                       release,   upload, download, synchronize, all_ops()};
   return &table;
 }

@@ -30,7 +30,8 @@ struct Narrow {
 
 // Two blocks a multiprocessor are said because the compiler would else rather spill registers than go below three.
 template <int kFew, int kLines, int V>
-__global__ void __launch_bounds__(32 * kNarrowWarps, 2) along(Few few, const float* wide, int64_t lines, int64_t depth, Narrow out) {
+__global__ void __launch_bounds__(32 * kNarrowWarps, 2)
+    along(Few few, const float* wide, int64_t lines, int64_t depth, Narrow out) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kNarrowWarps + threadIdx.x / 32) * kLines;
   float sum[kFew][kLines] = {};
@@ -63,7 +64,8 @@ __global__ void __launch_bounds__(32 * kNarrowWarps, 2) along(Few few, const flo
 }
 
 template <int kFew, int V>
-__global__ void __launch_bounds__(32 * kNarrowWarps) across(Few few, const float* wide, int64_t lines, int64_t depth, int64_t part, Narrow out) {
+__global__ void __launch_bounds__(32 * kNarrowWarps)
+    across(Few few, const float* wide, int64_t lines, int64_t depth, int64_t part, Narrow out) {
   GPU_SHARED(float, room, [kNarrowWarps][kFew][32 * V]);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   const int64_t line = (static_cast<int64_t>(blockIdx.x) * 32 + lane) * V;
@@ -100,7 +102,8 @@ __global__ void __launch_bounds__(32 * kNarrowWarps) across(Few few, const float
 template <int kFew>
 void run_along(Stream stream, const Few& few, const float* wide, int64_t lines, int64_t depth, const Narrow& out) {
   const auto run = [&](auto kernel, int64_t each) {
-    gpu::launch(kernel, static_cast<unsigned>(divide_up(lines, each * kNarrowWarps)), 32 * kNarrowWarps, stream, few, wide, lines, depth, out);
+    gpu::launch(kernel, static_cast<unsigned>(divide_up(lines, each * kNarrowWarps)), 32 * kNarrowWarps, stream, few, wide, lines,
+                depth, out);
   };
   const bool four = few.step == 1 && few.line % 4 == 0 && depth % 4 == 0 && aligned(few.data, wide);
   const bool many = lines >= 4 * 16 * kNarrowWarps * gpu::processors(stream);  // four a warp still fill the card
@@ -115,9 +118,11 @@ void along_lines(Stream stream, const Few& few, const float* wide, int64_t lines
 }
 
 template <int kFew>
-void run_across(Stream stream, const Few& few, const float* wide, int64_t lines, int64_t depth, const Narrow& out, int64_t parts, bool four) {
+void run_across(Stream stream, const Few& few, const float* wide, int64_t lines, int64_t depth, const Narrow& out, int64_t parts,
+                bool four) {
   const dim3 grid(static_cast<unsigned>(divide_up(lines, four ? 128 : 32)), static_cast<unsigned>(parts));
-  gpu::launch(four ? across<kFew, 4> : across<kFew, 1>, grid, 32 * kNarrowWarps, stream, few, wide, lines, depth, divide_up(depth, parts), out);
+  gpu::launch(four ? across<kFew, 4> : across<kFew, 1>, grid, 32 * kNarrowWarps, stream, few, wide, lines, depth,
+              divide_up(depth, parts), out);
 }
 
 // No bias: only the gradients' products have this shape.

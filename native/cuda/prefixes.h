@@ -167,7 +167,8 @@ void run_scan(Stream stream, const Job& job, int64_t sequences) {
   const States states = states_in(gpu::scratch(stream, states_size(n, job.D)), n);
   const dim3 grid(across, static_cast<unsigned>(chunks));
   gpu::launch(scan_totals<S, Job>, grid, kScanThreads, stream, job, states, chunk);
-  gpu::launch(scan_whole<S, kEmit, Carry<Job>>, across, scan_threads<S>(chunks + 1), stream, Carry<Job>{job, states, chunks + 1, job.D});
+  gpu::launch(scan_whole<S, kEmit, Carry<Job>>, across, scan_threads<S>(chunks + 1), stream,
+              Carry<Job>{job, states, chunks + 1, job.D});
   if constexpr (kEmit) gpu::launch(scan_chunk<S, Job>, grid, kScanThreads, stream, job, states, chunk);
 }
 

@@ -10,7 +10,9 @@ inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Blocks for `work` blocks' worth of work in a loop with the grid's stride: enough to fill the card several times over, so
 // that blocks that end early leave no gap, and no more.
-inline unsigned blocks_for(Stream stream, int64_t work) { return static_cast<unsigned>(at_most(work, 16 * gpu::processors(stream))); }
+inline unsigned blocks_for(Stream stream, int64_t work) {
+  return static_cast<unsigned>(at_most(work, 16 * gpu::processors(stream)));
+}
 
 // Whether four floats from each of these are one 16-byte access. A buffer left out (null) is aligned.
 template <typename... P>

@@ -104,9 +104,11 @@ constexpr int64_t kMostColumns = 256;  // eight a lane of a warp
 
 inline void expect_heads(int64_t H, int64_t G, int64_t D) {
   if (H < 1 || G < 1 || H % G)
-    fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", static_cast<long long>(H), static_cast<long long>(G));
+    fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", static_cast<long long>(H),
+         static_cast<long long>(G));
   if (D < 1 || D > kMostColumns)
-    fail(OPLUS_BAD_SHAPE, "D = %lld, expected 1 to %lld on this device", static_cast<long long>(D), static_cast<long long>(kMostColumns));
+    fail(OPLUS_BAD_SHAPE, "D = %lld, expected 1 to %lld on this device", static_cast<long long>(D),
+         static_cast<long long>(kMostColumns));
 }
 
 // f(shape) for the smallest unit that holds D columns; `four`: rows can be read four floats at a time.

@@ -10,7 +10,6 @@
 // kernel without its prefixes (cuda/prefixes.h), cut into chunks of keys where there are too few heads to fill the card. k and
 // v are read once for each query.
 #include "cuda/attend.h"
-
 #include "cuda/prefixes.h"
 
 namespace oplus::OPLUS_TARGET {
@@ -120,10 +119,12 @@ struct Keys {  // a job of prefixes.h: a sequence is the keys of one query, in t
   }
 };
 
-void attend(Stream stream, In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, Out<float> o, MaybeOut<float> L, int64_t B,
-            int64_t T, int64_t S, int64_t H, int64_t G, int64_t D, int64_t capacity, bool causal) {
+void attend(Stream stream, In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, Out<float> o, MaybeOut<float> L,
+            int64_t B, int64_t T, int64_t S, int64_t H, int64_t G, int64_t D, int64_t capacity, bool causal) {
   expect_heads(H, G, D);
-  if (S > capacity) fail(OPLUS_BAD_SHAPE, "S = %lld keys are more than the capacity of %lld", static_cast<long long>(S), static_cast<long long>(capacity));
+  if (S > capacity)
+    fail(OPLUS_BAD_SHAPE, "S = %lld keys are more than the capacity of %lld", static_cast<long long>(S),
+         static_cast<long long>(capacity));
   expect("q", q, volume(B, T, H, D)), expect("k", k, volume(B, capacity, G, D)), expect("v", v, volume(B, capacity, G, D));
   expect("lengths", lengths, B), expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H));
   const Heads heads{lengths.data, T, S, H, G, D, capacity, 1 / sqrtf(static_cast<float>(D)), causal};
@@ -134,13 +135,13 @@ void attend(Stream stream, In<float> q, In<float> k, In<float> v, MaybeIn<int32_
   }
   const int64_t tiles = divide_up(T, 64);
   with_width(D, four, [&](auto width, auto is_four) {
-    gpu::launch(attend_tile<width, is_four>, static_cast<unsigned>(B * H * tiles), kAttendThreads, stream, heads, q.data, k.data, v.data,
-                o.data, L.data, tiles);
+    gpu::launch(attend_tile<width, is_four>, static_cast<unsigned>(B * H * tiles), kAttendThreads, stream, heads, q.data, k.data,
+                v.data, o.data, L.data, tiles);
   });
 }
 
-double attend_cost(In<float>, In<float>, In<float>, MaybeIn<int32_t>, Out<float>, MaybeOut<float>, int64_t B, int64_t T, int64_t S, int64_t H,
-                   int64_t, int64_t D, int64_t, bool) {
+double attend_cost(In<float>, In<float>, In<float>, MaybeIn<int32_t>, Out<float>, MaybeOut<float>, int64_t B, int64_t T,
+                   int64_t S, int64_t H, int64_t, int64_t D, int64_t, bool) {
   return 2.0 * static_cast<double>(B * T) * static_cast<double>(S) * static_cast<double>(H * D);
 }
 

@@ -9,7 +9,6 @@
 // The scores are worked out in both, which costs two products more than one pass with atomic additions would. The products are
 // those of cuda/attend.h.
 #include "cuda/attend.h"
-
 #include "cuda/states.h"
 
 namespace oplus::OPLUS_TARGET {
@@ -118,9 +117,9 @@ __global__ void __launch_bounds__(kAttendThreads, 1) key_gradient(Heads heads, G
   }
 }
 
-void attend_backward(Stream stream, In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, In<float> o, In<float> L, In<float> g,
-                     Out<float> dq, Out<float> dk, Out<float> dv, int64_t B, int64_t T, int64_t S, int64_t H, int64_t G, int64_t D,
-                     bool causal) {
+void attend_backward(Stream stream, In<float> q, In<float> k, In<float> v, MaybeIn<int32_t> lengths, In<float> o, In<float> L,
+                     In<float> g, Out<float> dq, Out<float> dk, Out<float> dv, int64_t B, int64_t T, int64_t S, int64_t H,
+                     int64_t G, int64_t D, bool causal) {
   expect_heads(H, G, D);
   const int64_t queries = volume(B, T, H, D), keys = volume(B, S, G, D);
   expect("q", q, queries), expect("k", k, keys), expect("v", v, keys), expect("lengths", lengths, B);
@@ -129,17 +128,20 @@ void attend_backward(Stream stream, In<float> q, In<float> k, In<float> v, Maybe
   const Heads heads{lengths.data, T, S, H, G, D, S, 1 / sqrtf(static_cast<float>(D)), causal};
   const int64_t rows = B * T * H;
   float* delta = gpu::scratch(stream, rows);
-  gpu::launch(deltas, static_cast<unsigned>(divide_up(rows, kAttendThreads / 32)), kAttendThreads, stream, g.data, o.data, delta, rows, D);
+  gpu::launch(deltas, static_cast<unsigned>(divide_up(rows, kAttendThreads / 32)), kAttendThreads, stream, g.data, o.data, delta,
+              rows, D);
   const Given in{q.data, k.data, v.data, g.data, L.data, delta};
   with_width(D, aligned(q.data, k.data, v.data, g.data), [&](auto width, auto four) {
     const int64_t query_tiles = divide_up(T, 64), key_tiles = divide_up(S, width <= 4 ? 64 : 32);
-    gpu::launch(query_gradient<width, four>, static_cast<unsigned>(B * H * query_tiles), kAttendThreads, stream, heads, in, dq.data, query_tiles);
-    gpu::launch(key_gradient<width, four>, static_cast<unsigned>(B * G * key_tiles), kAttendThreads, stream, heads, in, dk.data, dv.data, key_tiles);
+    gpu::launch(query_gradient<width, four>, static_cast<unsigned>(B * H * query_tiles), kAttendThreads, stream, heads, in,
+                dq.data, query_tiles);
+    gpu::launch(key_gradient<width, four>, static_cast<unsigned>(B * G * key_tiles), kAttendThreads, stream, heads, in, dk.data,
+                dv.data, key_tiles);
   });
 }
 
-double attend_backward_cost(In<float>, In<float>, In<float>, MaybeIn<int32_t>, In<float>, In<float>, In<float>, Out<float>, Out<float>,
-                            Out<float>, int64_t B, int64_t T, int64_t S, int64_t H, int64_t, int64_t D, bool) {
+double attend_backward_cost(In<float>, In<float>, In<float>, MaybeIn<int32_t>, In<float>, In<float>, In<float>, Out<float>,
+                            Out<float>, Out<float>, int64_t B, int64_t T, int64_t S, int64_t H, int64_t, int64_t D, bool) {
   return 5.0 * static_cast<double>(B * T) * static_cast<double>(S) * static_cast<double>(H * D);
 }
 

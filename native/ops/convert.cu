@@ -67,7 +67,8 @@ struct Widen {
 };
 
 void expect_kind(int64_t kind) {
-  if (kind != kHalf && kind != kBfloat) fail(OPLUS_BAD_SHAPE, "`kind` is %lld, expected 0 (f16) or 1 (bf16)", static_cast<long long>(kind));
+  if (kind != kHalf && kind != kBfloat)
+    fail(OPLUS_BAD_SHAPE, "`kind` is %lld, expected 0 (f16) or 1 (bf16)", static_cast<long long>(kind));
 }
 
 void narrow(Stream stream, In<float> x, Out<uint16_t> y, int64_t kind, int64_t n) {

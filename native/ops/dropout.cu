@@ -2,9 +2,8 @@
 //
 // Grid: enough blocks of 256 threads to fill the card. A thread takes the four elements of one call of the generator at a
 // time, as one 16-byte access where the arrays are aligned. x is read and y written once.
-#include "dropout.h"
-
 #include "cuda/sizes.h"
+#include "dropout.h"
 
 namespace oplus::OPLUS_TARGET {
 namespace {
@@ -33,8 +32,8 @@ void dropout(Stream stream, In<float> x, Out<float> y, float rate, int64_t seed_
   volume(n);
   expect("x", x, n);
   expect("y", y, n);
-  gpu::launch(drop, blocks_for(stream, divide_up(n, 4 * kThreads)), kThreads, stream, n, x.data, y.data, rate, seed_of(seed_low, seed_high),
-              aligned(x.data, y.data));
+  gpu::launch(drop, blocks_for(stream, divide_up(n, 4 * kThreads)), kThreads, stream, n, x.data, y.data, rate,
+              seed_of(seed_low, seed_high), aligned(x.data, y.data));
 }
 
 constexpr oplus_op list[] = {op<dropout>("dropout")};

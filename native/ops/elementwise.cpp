@@ -13,7 +13,8 @@ OPLUS_INLINE void map(const float* a, const float* b, float* y, int64_t n, F&& f
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
     const Vec y0 = f(load(a + i), load(b + i)), y1 = f(load(a + i + kLanes), load(b + i + kLanes));
-    const Vec y2 = f(load(a + i + 2 * kLanes), load(b + i + 2 * kLanes)), y3 = f(load(a + i + 3 * kLanes), load(b + i + 3 * kLanes));
+    const Vec y2 = f(load(a + i + 2 * kLanes), load(b + i + 2 * kLanes)),
+              y3 = f(load(a + i + 3 * kLanes), load(b + i + 3 * kLanes));
     store(y + i, y0), store(y + i + kLanes, y1);
     store(y + i + 2 * kLanes, y2), store(y + i + 3 * kLanes, y3);
   }
@@ -69,9 +70,8 @@ void accumulate(In<float> x, InOut<float> y, int64_t n) {
   volume(n);
   expect("x", x, n);
   expect("y", y, n);
-  for_pieces(n, [&](int64_t i, int64_t end) {
-    map(x.data + i, y.data + i, y.data + i, end - i, [](auto p, auto q) { return p + q; });
-  });
+  for_pieces(
+      n, [&](int64_t i, int64_t end) { map(x.data + i, y.data + i, y.data + i, end - i, [](auto p, auto q) { return p + q; }); });
 }
 
 float sum_of(const float* x, int64_t n) {
@@ -149,7 +149,8 @@ void copy_past_caches(const float* from, float* to, int64_t n) {
   std::memcpy(to, from, sizeof(float) * head);
   int64_t i = head;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    const Vec v0 = load(from + i), v1 = load(from + i + kLanes), v2 = load(from + i + 2 * kLanes), v3 = load(from + i + 3 * kLanes);
+    const Vec v0 = load(from + i), v1 = load(from + i + kLanes), v2 = load(from + i + 2 * kLanes),
+              v3 = load(from + i + 3 * kLanes);
     stream(to + i, v0), stream(to + i + kLanes, v1);
     stream(to + i + 2 * kLanes, v2), stream(to + i + 3 * kLanes, v3);
   }
@@ -166,12 +167,15 @@ void copy_block(In<float> x, InOut<float> y, int64_t outer, int64_t width, int64
   float* to = y.data + y_offset;
   if (width >= kBeyondCaches && x.data != y.data) {
     for (int64_t o = 0; o < outer; ++o)
-      for_pieces(width, [&](int64_t i, int64_t end) { copy_past_caches(from + o * x_stride + i, to + o * y_stride + i, end - i); });
+      for_pieces(width,
+                 [&](int64_t i, int64_t end) { copy_past_caches(from + o * x_stride + i, to + o * y_stride + i, end - i); });
     return;
   }
   if (outer <= 8) {
     for (int64_t o = 0; o < outer; ++o)
-      for_pieces(width, [&](int64_t i, int64_t end) { std::memmove(to + o * y_stride + i, from + o * x_stride + i, sizeof(float) * (end - i)); });
+      for_pieces(width, [&](int64_t i, int64_t end) {
+        std::memmove(to + o * y_stride + i, from + o * x_stride + i, sizeof(float) * (end - i));
+      });
     return;
   }
   for_rows(outer, width, [&](int64_t o, int64_t end) {
@@ -186,8 +190,13 @@ double block_cost(In<float>, InOut<float>, int64_t outer, int64_t width, int64_t
 }  // namespace
 
 static constexpr oplus_op list[] = {
-    op<fill>("fill"),   op<add>("add"),       op<mul>("mul"), op<scale>("scale"), op<accumulate>("accumulate"),
-    op<sum_over>("sum"), op<copy_block, block_cost>("copyBlock"),
+    op<fill>("fill"),
+    op<add>("add"),
+    op<mul>("mul"),
+    op<scale>("scale"),
+    op<accumulate>("accumulate"),
+    op<sum_over>("sum"),
+    op<copy_block, block_cost>("copyBlock"),
 };
 extern constinit const Ops elementwise_ops(list);
 

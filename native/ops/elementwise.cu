@@ -93,8 +93,7 @@ void run_rows(Stream stream, bool four, int64_t rows, int64_t width, F f) {
   const int64_t n = volume(rows, width);
   if (four && width % 4 == 0)
     gpu::launch(each_of_rows<4, F>, blocks_for(stream, divide_up(n / 4, kEachThreads)), kEachThreads, stream, rows, width, f);
-  else
-    gpu::launch(each_of_rows<1, F>, blocks_for(stream, divide_up(n, kEachThreads)), kEachThreads, stream, rows, width, f);
+  else gpu::launch(each_of_rows<1, F>, blocks_for(stream, divide_up(n, kEachThreads)), kEachThreads, stream, rows, width, f);
 }
 
 void fill(Stream stream, Out<float> x, float value, int64_t n) {
@@ -110,8 +109,12 @@ void combine(Stream stream, const In<float>& a, const In<float>& b, const Out<fl
   expect("y", y, size);
   run_rows(stream, aligned(a.data, b.data, y.data), rows, n, Combine<kProduct>{a.data, b.data, y.data, n});
 }
-void add(Stream stream, In<float> a, In<float> b, Out<float> y, int64_t rows, int64_t n) { combine<false>(stream, a, b, y, rows, n); }
-void mul(Stream stream, In<float> a, In<float> b, Out<float> y, int64_t rows, int64_t n) { combine<true>(stream, a, b, y, rows, n); }
+void add(Stream stream, In<float> a, In<float> b, Out<float> y, int64_t rows, int64_t n) {
+  combine<false>(stream, a, b, y, rows, n);
+}
+void mul(Stream stream, In<float> a, In<float> b, Out<float> y, int64_t rows, int64_t n) {
+  combine<true>(stream, a, b, y, rows, n);
+}
 
 void scale(Stream stream, In<float> x, Out<float> y, float factor, int64_t n) {
   volume(n);
@@ -138,8 +141,9 @@ void copy_block(Stream stream, In<float> x, InOut<float> y, int64_t outer, int64
   run_rows(stream, aligned(copy.x, copy.y) && x_stride % 4 == 0 && y_stride % 4 == 0, outer, width, copy);
 }
 
-constexpr oplus_op list[] = {op<fill>("fill"),   op<add>("add"),     op<mul>("mul"),
-                             op<scale>("scale"), op<accumulate>("accumulate"), op<copy_block>("copyBlock")};
+constexpr oplus_op list[] = {
+    op<fill>("fill"),           op<add>("add"), op<mul>("mul"), op<scale>("scale"), op<accumulate>("accumulate"),
+    op<copy_block>("copyBlock")};
 
 }  // namespace
 

@@ -11,7 +11,8 @@ namespace {
 
 constexpr int kWarps = 8;
 
-__global__ void __launch_bounds__(32 * kWarps) fold(const float* q, const float* w, float* a, int64_t D, int64_t C, int64_t tiles, float factor) {
+__global__ void __launch_bounds__(32 * kWarps)
+    fold(const float* q, const float* w, float* a, int64_t D, int64_t C, int64_t tiles, float factor) {
   GPU_SHARED(float, room, [kWarps][32]);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   const int64_t h = blockIdx.x / tiles, c = blockIdx.x % tiles * 32 + lane;
@@ -26,8 +27,8 @@ __global__ void __launch_bounds__(32 * kWarps) fold(const float* q, const float*
   }
 }
 
-__global__ void __launch_bounds__(32 * kWarps)
-    fold_backward(const float* q, const float* w, const float* da, float* dq, float* dw, int64_t rows, int64_t D, int64_t C, float factor) {
+__global__ void __launch_bounds__(32 * kWarps) fold_backward(const float* q, const float* w, const float* da, float* dq,
+                                                             float* dw, int64_t rows, int64_t D, int64_t C, float factor) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   float sum = 0;
@@ -49,12 +50,12 @@ void fold_query(Stream stream, In<float> q, In<float> w, Out<float> a, int64_t H
   gpu::launch(fold, static_cast<unsigned>(H * tiles), 32 * kWarps, stream, q.data, w.data, a.data, D, C, tiles, factor);
 }
 
-void fold_query_backward(Stream stream, In<float> q, In<float> w, In<float> da, Out<float> dq, Out<float> dw, int64_t H, int64_t D,
-                         int64_t C, float factor) {
+void fold_query_backward(Stream stream, In<float> q, In<float> w, In<float> da, Out<float> dq, Out<float> dw, int64_t H,
+                         int64_t D, int64_t C, float factor) {
   expect("q", q, volume(H, D)), expect("w", w, volume(H, D, C)), expect("da", da, volume(H, C));
   expect("dq", dq, volume(H, D)), expect("dw", dw, volume(H, D, C));
-  gpu::launch(fold_backward, static_cast<unsigned>(divide_up(H * D, kWarps)), 32 * kWarps, stream, q.data, w.data, da.data, dq.data, dw.data,
-              H * D, D, C, factor);
+  gpu::launch(fold_backward, static_cast<unsigned>(divide_up(H * D, kWarps)), 32 * kWarps, stream, q.data, w.data, da.data,
+              dq.data, dw.data, H * D, D, C, factor);
 }
 
 constexpr oplus_op list[] = {op<fold_query>("foldQuery"), op<fold_query_backward>("foldQueryBackward")};

@@ -22,8 +22,8 @@ __device__ float row_sum(float x, float* room) {
 }
 
 template <int V, int kWarps>
-__global__ void __launch_bounds__(kThreads) normalize(const float* x, const float* gamma, const float* beta, float* y, float* mean, float* rstd,
-                                                      int64_t N, int64_t C, float epsilon) {
+__global__ void __launch_bounds__(kThreads) normalize(const float* x, const float* gamma, const float* beta, float* y,
+                                                      float* mean, float* rstd, int64_t N, int64_t C, float epsilon) {
   GPU_SHARED(float, room, [kThreads / 32]);
   constexpr int kLanes = 32 * kWarps, kRows = kThreads / kLanes;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.x / kLanes;
@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kThreads) normalize(const float* x, const floa
 
 template <int V, int kWarps>
 __global__ void __launch_bounds__(kThreads)
-    normalize_backward(const float* g, const float* x, const float* gamma, const float* mean, const float* rstd, float* dx, int64_t N, int64_t C) {
+    normalize_backward(const float* g, const float* x, const float* gamma, const float* mean, const float* rstd, float* dx,
+                       int64_t N, int64_t C) {
   GPU_SHARED(float, room, [kThreads / 32]);
   constexpr int kLanes = 32 * kWarps, kRows = kThreads / kLanes;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.x / kLanes;
@@ -87,8 +88,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // dgamma[c] = Σ g·(normalised x), dbeta[c] = Σ g over the rows of a part: [parts, C] each.
-__global__ void __launch_bounds__(32 * kColumnWarps) gain_backward(const float* g, const float* x, const float* mean, const float* rstd,
-                                                                   float* dgamma, float* dbeta, int64_t N, int64_t C, int64_t part) {
+__global__ void __launch_bounds__(32 * kColumnWarps)
+    gain_backward(const float* g, const float* x, const float* mean, const float* rstd, float* dgamma, float* dbeta, int64_t N,
+                  int64_t C, int64_t part) {
   GPU_SHARED(float, room, [kColumnWarps][2][32]);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   const int64_t c = static_cast<int64_t>(blockIdx.x) * 32 + lane;
@@ -110,13 +112,13 @@ __global__ void __launch_bounds__(32 * kColumnWarps) gain_backward(const float* 
   }
 }
 
-void layer_norm(Stream stream, In<float> x, In<float> gamma, In<float> beta, Out<float> y, MaybeOut<float> mean, MaybeOut<float> rstd,
-                int64_t N, int64_t C, float epsilon) {
+void layer_norm(Stream stream, In<float> x, In<float> gamma, In<float> beta, Out<float> y, MaybeOut<float> mean,
+                MaybeOut<float> rstd, int64_t N, int64_t C, float epsilon) {
   expect("x", x, volume(N, C)), expect("gamma", gamma, C), expect("beta", beta, C), expect("y", y, volume(N, C));
   expect("mean", mean, N), expect("rstd", rstd, N);
   const auto run = [&](auto kernel, int64_t rows) {
-    gpu::launch(kernel, static_cast<unsigned>(divide_up(N, rows)), kThreads, stream, x.data, gamma.data, beta.data, y.data, mean.data, rstd.data, N, C,
-                epsilon);
+    gpu::launch(kernel, static_cast<unsigned>(divide_up(N, rows)), kThreads, stream, x.data, gamma.data, beta.data, y.data,
+                mean.data, rstd.data, N, C, epsilon);
   };
   const bool four = C % 4 == 0 && aligned(x.data, gamma.data, beta.data, y.data);
   if (C <= kWarpColumns) four ? run(normalize<4, 1>, 8) : run(normalize<1, 1>, 8);
@@ -125,10 +127,12 @@ void layer_norm(Stream stream, In<float> x, In<float> gamma, In<float> beta, Out
 
 void layer_norm_backward(Stream stream, In<float> g, In<float> x, In<float> gamma, In<float> mean, In<float> rstd, Out<float> dx,
                          Out<float> dgamma, Out<float> dbeta, int64_t N, int64_t C) {
-  expect("g", g, volume(N, C)), expect("x", x, volume(N, C)), expect("gamma", gamma, C), expect("mean", mean, N), expect("rstd", rstd, N);
+  expect("g", g, volume(N, C)), expect("x", x, volume(N, C)), expect("gamma", gamma, C), expect("mean", mean, N),
+      expect("rstd", rstd, N);
   expect("dx", dx, volume(N, C)), expect("dgamma", dgamma, C), expect("dbeta", dbeta, C);
   const auto run = [&](auto kernel, int64_t rows) {
-    gpu::launch(kernel, static_cast<unsigned>(divide_up(N, rows)), kThreads, stream, g.data, x.data, gamma.data, mean.data, rstd.data, dx.data, N, C);
+    gpu::launch(kernel, static_cast<unsigned>(divide_up(N, rows)), kThreads, stream, g.data, x.data, gamma.data, mean.data,
+                rstd.data, dx.data, N, C);
   };
   const bool four = C % 4 == 0 && aligned(g.data, x.data, gamma.data, dx.data);
   if (C <= kWarpColumns) four ? run(normalize_backward<4, 1>, 8) : run(normalize_backward<1, 1>, 8);
@@ -137,8 +141,8 @@ void layer_norm_backward(Stream stream, In<float> g, In<float> x, In<float> gamm
   const int64_t parts = column_parts(stream, C, N);
   float* partial = parts > 1 ? gpu::scratch(stream, 2 * parts * C) : nullptr;
   const dim3 grid(static_cast<unsigned>(divide_up(C, 32)), static_cast<unsigned>(parts));
-  gpu::launch(gain_backward, grid, 32 * kColumnWarps, stream, g.data, x.data, mean.data, rstd.data, parts > 1 ? partial : dgamma.data,
-              parts > 1 ? partial + parts * C : dbeta.data, N, C, divide_up(N, parts));
+  gpu::launch(gain_backward, grid, 32 * kColumnWarps, stream, g.data, x.data, mean.data, rstd.data,
+              parts > 1 ? partial : dgamma.data, parts > 1 ? partial + parts * C : dbeta.data, N, C, divide_up(N, parts));
   if (parts == 1) return;
   launch_columns(stream, partial, dgamma.data, 1, parts, C, 1);
   launch_columns(stream, partial + parts * C, dbeta.data, 1, parts, C, 1);

@@ -50,10 +50,12 @@ void mean_squared_error_backward(Stream stream, In<float> x, In<float> y, In<flo
   expect("y", y, n);
   expect("g", g, 1);
   expect("dx", dx, n);
-  run_each(stream, aligned(x.data, y.data, dx.data), n, ErrorGradient{x.data, y.data, g.data, dx.data, 2.0f / static_cast<float>(n)});
+  run_each(stream, aligned(x.data, y.data, dx.data), n,
+           ErrorGradient{x.data, y.data, g.data, dx.data, 2.0f / static_cast<float>(n)});
 }
 
-constexpr oplus_op list[] = {op<mean_squared_error>("meanSquaredError"), op<mean_squared_error_backward>("meanSquaredErrorBackward")};
+constexpr oplus_op list[] = {op<mean_squared_error>("meanSquaredError"),
+                             op<mean_squared_error_backward>("meanSquaredErrorBackward")};
 
 }  // namespace
 

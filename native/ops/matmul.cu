@@ -12,20 +12,22 @@ namespace oplus::OPLUS_TARGET {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kDepth = 16;            // two pairs of panels for 128 × 128 take 34 KB of shared memory
-constexpr int64_t kPartDepth = 256;   // depth worth a part of its own: 16 panels against writing and adding a tile
+constexpr int kDepth = 16;           // two pairs of panels for 128 × 128 take 34 KB of shared memory
+constexpr int64_t kPartDepth = 256;  // depth worth a part of its own: 16 panels against writing and adding a tile
 
 struct Result {
   float* y;           // [parts, M, N]
   const float* bias;  // [N] or null: goes into the first part
   int64_t M, N;
-  int64_t columns;    // tiles side by side
-  int64_t part;       // depth of a part, a multiple of kDepth
-  bool four;          // rows of y can be written four floats at a time
+  int64_t columns;  // tiles side by side
+  int64_t part;     // depth of a part, a multiple of kDepth
+  bool four;        // rows of y can be written four floats at a time
 };
 
+// Blocks a multiprocessor are said because the compiler would else rather spill registers than have one less.
 template <int kTile, bool kAlongA, bool kAlongB, bool kFour>
-__global__ void __launch_bounds__(kThreads) tiles(Lines<kAlongA, kFour> a, Lines<kAlongB, kFour> b, Result out) {
+__global__ void __launch_bounds__(kThreads, kTile == 128 ? 1 : 2)
+    tiles(Lines<kAlongA, kFour> a, Lines<kAlongB, kFour> b, Result out) {
   constexpr int kSide = kTile / 16;  // rows and columns a thread
   using Side = Panel<kTile, kDepth, kThreads>;
   GPU_SHARED(typename Side::Shared, panel_a, [2]);
@@ -116,8 +118,12 @@ void run_tiles(Stream stream, const Product& p) {
   parts = at_least(1, divide_up(p.K, part));
   float* y = parts > 1 ? gpu::scratch(stream, parts * p.M * p.N) : p.y;
   const Result out{y, p.bias, p.M, p.N, across, part, p.N % 4 == 0 && aligned(y)};
-  if (p.transpose_a) p.transpose_b ? launch_tiles<kTile, false, true>(stream, p, out, parts) : launch_tiles<kTile, false, false>(stream, p, out, parts);
-  else p.transpose_b ? launch_tiles<kTile, true, true>(stream, p, out, parts) : launch_tiles<kTile, true, false>(stream, p, out, parts);
+  if (p.transpose_a)
+    p.transpose_b ? launch_tiles<kTile, false, true>(stream, p, out, parts)
+                  : launch_tiles<kTile, false, false>(stream, p, out, parts);
+  else
+    p.transpose_b ? launch_tiles<kTile, true, true>(stream, p, out, parts)
+                  : launch_tiles<kTile, true, false>(stream, p, out, parts);
   if (parts > 1) launch_columns(stream, y, p.y, 1, parts, p.M * p.N, 1);
 }
 
@@ -126,10 +132,12 @@ void product(Stream stream, const Product& p) {
   // The wide operand of a narrow product, and the few lines that meet it.
   const bool few_rows = p.M <= kFewLines, few_columns = !few_rows && p.N <= kFewLines;
   if (few_rows || few_columns) {
-    const Few few = few_rows ? Few{p.a, p.transpose_a ? 1 : p.K, p.transpose_a ? p.M : 1, p.M} : Few{p.b, p.transpose_b ? p.K : 1, p.transpose_b ? 1 : p.N, p.N};
+    const Few few = few_rows ? Few{p.a, p.transpose_a ? 1 : p.K, p.transpose_a ? p.M : 1, p.M}
+                             : Few{p.b, p.transpose_b ? p.K : 1, p.transpose_b ? 1 : p.N, p.N};
     const float* wide = few_rows ? p.b : p.a;
     const int64_t lines = few_rows ? p.N : p.M;
-    const Narrow out{p.y, few_rows ? p.N : 1, few_rows ? 1 : p.N, few_rows ? p.bias : nullptr, few_rows ? nullptr : p.bias, p.M * p.N};
+    const Narrow out{p.y,      few_rows ? p.N : 1, few_rows ? 1 : p.N, few_rows ? p.bias : nullptr, few_rows ? nullptr : p.bias,
+                     p.M * p.N};
     if (few_rows ? p.transpose_b : !p.transpose_a) return along_lines(stream, few, wide, lines, p.K, out);
     return across_lines(stream, few, wide, lines, p.K, out);
   }
@@ -146,7 +154,8 @@ double linear_cost(In<float>, In<float>, MaybeIn<float>, Out<float>, int64_t N, 
   return static_cast<double>(N) * static_cast<double>(C) * static_cast<double>(F);
 }
 
-void matmul(Stream stream, In<float> a, In<float> b, Out<float> y, int64_t M, int64_t N, int64_t K, bool transpose_a, bool transpose_b) {
+void matmul(Stream stream, In<float> a, In<float> b, Out<float> y, int64_t M, int64_t N, int64_t K, bool transpose_a,
+            bool transpose_b) {
   expect("a", a, volume(M, K)), expect("b", b, volume(K, N)), expect("y", y, volume(M, N));
   product(stream, {a.data, b.data, nullptr, y.data, M, N, K, transpose_a, transpose_b});
 }

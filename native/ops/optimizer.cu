@@ -52,16 +52,16 @@ void sum_squares(Stream stream, In<float> x, InOut<float> total, int64_t n) {
   reduce(stream, n, Square{x.data}, AddTo{total.data});
 }
 
-void adamw(Stream stream, InOut<float> p, In<float> g, InOut<float> m, InOut<float> v, MaybeIn<float> total, float clip, float rate,
-           float beta1, float beta2, float epsilon, float decay, float correction1, float correction2, int64_t n) {
+void adamw(Stream stream, InOut<float> p, In<float> g, InOut<float> m, InOut<float> v, MaybeIn<float> total, float clip,
+           float rate, float beta1, float beta2, float epsilon, float decay, float correction1, float correction2, int64_t n) {
   volume(n);
   expect("p", p, n);
   expect("g", g, n);
   expect("m", m, n);
   expect("v", v, n);
   expect("total", total, 1);
-  const Step step{p.data, g.data, m.data, v.data, clip > 0 ? total.data : nullptr, clip, rate, beta1, beta2, epsilon, decay, correction1,
-                  correction2};
+  const Step step{p.data,  g.data, m.data,      v.data,     clip > 0 ? total.data : nullptr, clip, rate, beta1, beta2,
+                  epsilon, decay,  correction1, correction2};
   run_each(stream, aligned(p.data, g.data, m.data, v.data), n, step);
 }
 

@@ -17,11 +17,11 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int kChunk = 32;   // tokens whose factors are worked out together
-constexpr int kRun = 8;      // tokens that stay in registers together: rows of 2 KB, so 16 KB of v are in flight
-constexpr int kMaxColumns = 8;  // vectors of w in registers; four more are needed for factors and v
-constexpr int64_t kSmall = 1 << 15;            // elements below which a second thread costs more than it brings
-constexpr int64_t kBeyondCaches = 8 << 20;     // elements of o from which stores go past the caches
+constexpr int kChunk = 32;                  // tokens whose factors are worked out together
+constexpr int kRun = 8;                     // tokens that stay in registers together: rows of 2 KB, so 16 KB of v are in flight
+constexpr int kMaxColumns = 8;              // vectors of w in registers; four more are needed for factors and v
+constexpr int64_t kSmall = 1 << 15;         // elements below which a second thread costs more than it brings
+constexpr int64_t kBeyondCaches = 8 << 20;  // elements of o from which stores go past the caches
 
 struct Sizes {
   int64_t B, T, H, G, D;
@@ -69,7 +69,8 @@ OPLUS_INLINE void walk(const Factors* factors, const float* v, int64_t v_step, f
   for (int j = 0; j < V; ++j) store(state + j * kLanes, r[j]);
 }
 
-void walk_tail(const Factors* factors, const float* v, int64_t v_step, float* o, int64_t o_step, int n, float* state, int64_t columns) {
+void walk_tail(const Factors* factors, const float* v, int64_t v_step, float* o, int64_t o_step, int n, float* state,
+               int64_t columns) {
   for (int i = 0; i < n; ++i, v += v_step) {
     const auto [a, b, inverse] = factors[i];
     for (int64_t d = 0; d < columns; ++d) state[d] = b != 0.f ? a * state[d] + b * v[d] : a * state[d];
@@ -92,7 +93,8 @@ void walk_head(const Factors* factors, const float* v, int64_t v_step, float* o,
 }
 
 // The factors of n tokens for `heads` ≤ kLanes heads: one lane a head. Moves m and u on.
-void find_factors(const float* s, int64_t s_step, float* L, int64_t heads, int n, float* m_state, float* u_state, Factors* factors) {
+void find_factors(const float* s, int64_t s_step, float* L, int64_t heads, int n, float* m_state, float* u_state,
+                  Factors* factors) {
   Vec m = load_part(m_state, heads, kNoScore), u = load_part(u_state, heads);
   for (int i = 0; i < n; ++i, s += s_step) {
     const Vec score = heads == kLanes ? load(s) : load_part(s, heads, kNoScore);
@@ -124,18 +126,20 @@ void scan_span(const Sizes& z, const Span& span, const float* s, const float* v,
     const int64_t row = span.b * z.T + (z.reverse ? span.length - 1 - t : t);  // where token t lies
     for (int64_t h0 = span.h0; h0 < span.h1; h0 += kLanes) {
       const int64_t heads = span.h1 - h0 < kLanes ? span.h1 - h0 : kLanes;
-      find_factors(s + row * z.H + h0, sign * z.H, L ? L + row * z.H + h0 : nullptr, heads, n, state.m + h0, state.u + h0, factors);
+      find_factors(s + row * z.H + h0, sign * z.H, L ? L + row * z.H + h0 : nullptr, heads, n, state.m + h0, state.u + h0,
+                   factors);
       for (int i = 0; i < n; i += kRun)
         for (int64_t h = h0; h < h0 + heads; ++h)
           walk_head<kStore, kPastCaches>(factors + (h - h0) * kChunk + i, v + ((row + sign * i) * z.G + h / per_group) * z.D,
-                                         sign * z.G * z.D, kStore ? o + ((row + sign * i) * z.H + h) * z.D : nullptr, sign * z.H * z.D,
-                                         n - i < kRun ? n - i : kRun, state.w + h * z.D, z.D);
+                                         sign * z.G * z.D, kStore ? o + ((row + sign * i) * z.H + h) * z.D : nullptr,
+                                         sign * z.H * z.D, n - i < kRun ? n - i : kRun, state.w + h * z.D, z.D);
     }
   }
 }
 
 void run_span(const Sizes& z, const Span& span, const float* s, const float* v, float* o, float* L, const State& state) {
-  const bool past_caches = o && z.B * z.T * z.H * z.D >= kBeyondCaches && z.D % kLanes == 0 && reinterpret_cast<uintptr_t>(o) % (kLanes * 4) == 0;
+  const bool past_caches =
+      o && z.B * z.T * z.H * z.D >= kBeyondCaches && z.D % kLanes == 0 && reinterpret_cast<uintptr_t>(o) % (kLanes * 4) == 0;
   if (!o) scan_span<false, false>(z, span, s, v, o, L, state);
   else if (past_caches) scan_span<true, true>(z, span, s, v, o, L, state), stream_fence();
   else scan_span<true, false>(z, span, s, v, o, L, state);
@@ -171,7 +175,9 @@ void carry(const Sizes& z, const State& state, const State& total) {
 void scan_pieces(const Sizes& z, int64_t b, int64_t length, int pieces, const float* s, const float* v, float* o, float* L,
                  const State& state, float* scratch) {
   const int64_t each = (length + pieces - 1) / pieces, size = z.H * (z.D + 2);
-  const auto piece_state = [&](int i) { return State{scratch + i * size, scratch + i * size + z.H, scratch + i * size + 2 * z.H}; };
+  const auto piece_state = [&](int i) {
+    return State{scratch + i * size, scratch + i * size + z.H, scratch + i * size + 2 * z.H};
+  };
   const auto piece = [&](int i) {
     const int64_t t0 = i * each < length ? i * each : length;
     return Span{b, 0, z.H, t0, t0 + each < length ? t0 + each : length, length};
@@ -188,12 +194,15 @@ void scan_pieces(const Sizes& z, int64_t b, int64_t length, int pieces, const fl
 
 }  // namespace
 
-void scan(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0, MaybeIn<int32_t> lengths, MaybeOut<float> o,
-          MaybeOut<float> L, Out<float> m, Out<float> u, Out<float> w, int64_t B, int64_t T, int64_t H, int64_t G, int64_t D, bool reverse) {
-  if (B < 0 || T < 0 || H < 1 || G < 1 || D < 1 || H % G) fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", (long long)H, (long long)G);
+void scan(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0, MaybeIn<int32_t> lengths,
+          MaybeOut<float> o, MaybeOut<float> L, Out<float> m, Out<float> u, Out<float> w, int64_t B, int64_t T, int64_t H,
+          int64_t G, int64_t D, bool reverse) {
+  if (B < 0 || T < 0 || H < 1 || G < 1 || D < 1 || H % G)
+    fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", (long long)H, (long long)G);
   expect("s", s, volume(B, T, H)), expect("v", v, volume(B, T, G, D)), expect("lengths", lengths, B);
   expect("m0", m0, volume(B, H)), expect("u0", u0, volume(B, H)), expect("w0", w0, volume(B, H, D));
-  expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H)), expect("m", m, volume(B, H)), expect("u", u, volume(B, H)), expect("w", w, volume(B, H, D));
+  expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H)), expect("m", m, volume(B, H)), expect("u", u, volume(B, H)),
+      expect("w", w, volume(B, H, D));
 
   if (!!m0 != !!u0 || !!m0 != !!w0) fail(OPLUS_BAD_SHAPE, "%s", "`m0`, `u0` and `w0` are given together or not at all");
 

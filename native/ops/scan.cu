@@ -25,8 +25,8 @@ struct Tokens {
     const int64_t b = index / H, h = index % H;
     sequence = index;
     length = lengths ? min(static_cast<int64_t>(lengths[b]), count) : count;
-    base = b * count * H + h;                   // of token 0 in an array [B, T, H]
-    value_base = b * count * G + h / (H / G);   // in [B, T, G]
+    base = b * count * H + h;                  // of token 0 in an array [B, T, H]
+    value_base = b * count * G + h / (H / G);  // in [B, T, G]
   }
   __device__ int64_t time(int64_t i) const { return reverse ? count - 1 - i : i; }
 
@@ -64,18 +64,21 @@ struct Tokens {
   }
 };
 
-void scan(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0, MaybeIn<int32_t> lengths,
-          MaybeOut<float> o, MaybeOut<float> L, Out<float> m, Out<float> u, Out<float> w, int64_t B, int64_t T, int64_t H, int64_t G,
-          int64_t D, bool reverse) {
+void scan(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0,
+          MaybeIn<int32_t> lengths, MaybeOut<float> o, MaybeOut<float> L, Out<float> m, Out<float> u, Out<float> w, int64_t B,
+          int64_t T, int64_t H, int64_t G, int64_t D, bool reverse) {
   expect("s", s, volume(B, T, H)), expect("v", v, volume(B, T, G, D)), expect("lengths", lengths, B);
   expect("m0", m0, volume(B, H)), expect("u0", u0, volume(B, H)), expect("w0", w0, volume(B, H, D));
   expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H));
   expect("m", m, volume(B, H)), expect("u", u, volume(B, H)), expect("w", w, volume(B, H, D));
   expect_heads(H, G, D);
   // The states come in as const and go out otherwise: one type for both, of which the first is only read.
-  const States before = m0 ? States{const_cast<float*>(m0.data), const_cast<float*>(u0.data), const_cast<float*>(w0.data)} : States{};
-  const Tokens job{s.data, v.data, before, lengths.data, o.data, L.data, {m.data, u.data, w.data}, T, H, G, static_cast<int>(D), reverse};
-  with_shape(D, aligned(v.data, w0.data, o.data, w.data), [&](auto shape) { run_scan<decltype(shape), true>(stream, job, B * H); });
+  const States before =
+      m0 ? States{const_cast<float*>(m0.data), const_cast<float*>(u0.data), const_cast<float*>(w0.data)} : States{};
+  const Tokens job{s.data, v.data, before, lengths.data,        o.data, L.data, {m.data, u.data, w.data},
+                   T,      H,      G,      static_cast<int>(D), reverse};
+  with_shape(D, aligned(v.data, w0.data, o.data, w.data),
+             [&](auto shape) { run_scan<decltype(shape), true>(stream, job, B * H); });
 }
 
 constexpr oplus_op list[] = {op<scan>("scan")};

@@ -13,10 +13,10 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int kChunk = 32;           // tokens whose weights are worked out together
-constexpr int kRun = 8;              // tokens of one head taken together, see scan.cpp
+constexpr int kChunk = 32;                  // tokens whose weights are worked out together
+constexpr int kRun = 8;                     // tokens of one head taken together, see scan.cpp
 constexpr int64_t kBeyondCaches = 8 << 20;  // elements of dv from which stores go past the caches
-constexpr int64_t kSmall = 1 << 15;  // elements below which a second thread costs more than it brings
+constexpr int64_t kSmall = 1 << 15;         // elements below which a second thread costs more than it brings
 
 struct Problem {
   const float *s, *v, *o, *L, *g;
@@ -29,7 +29,7 @@ struct Problem {
 struct Carry {
   float* G;  // [D]
   float D;
-  float L;   // L of the token to the right
+  float L;  // L of the token to the right
 };
 
 // ρ and p of n tokens, taken from right to left: `row` is the last one's place in [B·T], `step` leads to the one before.
@@ -43,7 +43,8 @@ void find_weights(const Problem& z, int64_t row, int64_t step, int64_t h, int n,
   *next_L = here[n - 1];
   for (int i = 0; i < n; i += kLanes) {
     const int lanes = n - i < kLanes ? n - i : kLanes;
-    const Vec l = load_part(here + i, lanes, kNoScore), r = load_part(right + i, lanes, kNoScore), s = load_part(score + i, lanes, kNoScore);
+    const Vec l = load_part(here + i, lanes, kNoScore), r = load_part(right + i, lanes, kNoScore),
+              s = load_part(score + i, lanes, kNoScore);
     const VecInt empty = l == kNoScore;  // an empty prefix hands nothing to the left and has no weight of its own
     store_part(rho + i, select(empty, Vec{}, exp(l - r)), lanes);
     store_part(p + i, select(empty, Vec{}, exp(s - l)), lanes);
@@ -55,7 +56,7 @@ struct Run {
   const float *g, *o, *v;  // of the rightmost token; g may be null
   float* dv;
   const float *rho, *p;
-  int64_t step, v_step;    // floats to the token before
+  int64_t step, v_step;  // floats to the token before
   int n;
 };
 
@@ -121,7 +122,8 @@ void run_back(const Run& run, int64_t D, float* G, float* delta, float* along) {
 
 void walk_back(const Problem& z, int64_t b, int64_t h0, int64_t h1, int64_t length, Carry* carries) {
   const int64_t step = z.reverse ? 1 : -1, per_group = z.H / z.G;
-  const bool past_caches = z.B * z.T * z.H * z.D >= kBeyondCaches && z.D % kLanes == 0 && reinterpret_cast<uintptr_t>(z.dv) % (kLanes * 4) == 0;
+  const bool past_caches =
+      z.B * z.T * z.H * z.D >= kBeyondCaches && z.D % kLanes == 0 && reinterpret_cast<uintptr_t>(z.dv) % (kLanes * 4) == 0;
   // Weights of every head of the span for a chunk, so that memory is then walked row by row.
   constexpr int64_t kHeads = 16;
   float rho[kHeads][kChunk], p[kHeads][kChunk];
@@ -135,8 +137,15 @@ void walk_back(const Problem& z, int64_t b, int64_t h0, int64_t h1, int64_t leng
         for (int64_t h = 0; h < heads; ++h) {
           Carry& carry = carries[first + h];
           const int64_t at = row + step * i, head = at * z.H + first + h, group = (at * z.G + (first + h) / per_group) * z.D;
-          const Run run{z.g ? z.g + head * z.D : nullptr, z.o + head * z.D, z.v + group, z.dv + head * z.D, rho[h] + i, p[h] + i,
-                        step * z.H * z.D, step * z.G * z.D, n - i < kRun ? n - i : kRun};
+          const Run run{z.g ? z.g + head * z.D : nullptr,
+                        z.o + head * z.D,
+                        z.v + group,
+                        z.dv + head * z.D,
+                        rho[h] + i,
+                        p[h] + i,
+                        step * z.H * z.D,
+                        step * z.G * z.D,
+                        n - i < kRun ? n - i : kRun};
           float delta[kRun] = {}, along[kRun] = {};
           past_caches ? run_back<true>(run, z.D, carry.G, delta, along) : run_back<false>(run, z.D, carry.G, delta, along);
           for (int j = 0; j < run.n; ++j) {
@@ -151,16 +160,19 @@ void walk_back(const Problem& z, int64_t b, int64_t h0, int64_t h1, int64_t leng
 
 }  // namespace
 
-void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0, MaybeIn<int32_t> lengths, In<float> o,
-                   In<float> L, MaybeIn<float> g, MaybeIn<float> m, MaybeIn<float> du, MaybeIn<float> dw, Out<float> ds, Out<float> dv,
-                   MaybeOut<float> du0, MaybeOut<float> dw0, int64_t B, int64_t T, int64_t H, int64_t G, int64_t D, bool reverse) {
+void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0, MaybeIn<int32_t> lengths,
+                   In<float> o, In<float> L, MaybeIn<float> g, MaybeIn<float> m, MaybeIn<float> du, MaybeIn<float> dw,
+                   Out<float> ds, Out<float> dv, MaybeOut<float> du0, MaybeOut<float> dw0, int64_t B, int64_t T, int64_t H,
+                   int64_t G, int64_t D, bool reverse) {
   if (B < 0 || T < 0 || H < 1 || G < 1 || D < 1 || H % G)
-    fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", static_cast<long long>(H), static_cast<long long>(G));
+    fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", static_cast<long long>(H),
+         static_cast<long long>(G));
   expect("s", s, volume(B, T, H)), expect("v", v, volume(B, T, G, D)), expect("lengths", lengths, B);
   expect("m0", m0, volume(B, H)), expect("u0", u0, volume(B, H)), expect("w0", w0, volume(B, H, D));
   expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H)), expect("g", g, volume(B, T, H, D));
   expect("m", m, volume(B, H)), expect("du", du, volume(B, H)), expect("dw", dw, volume(B, H, D));
-  expect("ds", ds, volume(B, T, H)), expect("dv", dv, volume(B, T, H, D)), expect("du0", du0, volume(B, H)), expect("dw0", dw0, volume(B, H, D));
+  expect("ds", ds, volume(B, T, H)), expect("dv", dv, volume(B, T, H, D)), expect("du0", du0, volume(B, H)),
+      expect("dw0", dw0, volume(B, H, D));
   if (!!m0 != !!u0 || !!m0 != !!w0) fail(OPLUS_BAD_SHAPE, "%s", "`m0`, `u0` and `w0` are given together or not at all");
   if (!!m != !!du || !!m != !!dw) fail(OPLUS_BAD_SHAPE, "%s", "`m`, `du` and `dw` are given together or not at all");
 
@@ -208,8 +220,7 @@ void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u
   };
   if (team == 1)
     for (int64_t i = 0; i < tasks; ++i) run(i);
-  else
-    parallel_for(static_cast<int>(tasks), [&](int i) { run(i); });
+  else parallel_for(static_cast<int>(tasks), [&](int i) { run(i); });
   ::operator delete(memory);
 }
 

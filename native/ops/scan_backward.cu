@@ -30,8 +30,8 @@ struct Gradients {
     const int64_t b = index / H, h = index % H;
     sequence = index;
     length = lengths ? min(static_cast<int64_t>(lengths[b]), count) : count;
-    base = b * count * H + h;                   // of token 0 in an array [B, T, H]
-    value_base = b * count * G + h / (H / G);   // in [B, T, G]
+    base = b * count * H + h;                  // of token 0 in an array [B, T, H]
+    value_base = b * count * G + h / (H / G);  // in [B, T, G]
   }
   __device__ int64_t time(int64_t i) const { return reverse ? i : count - 1 - i; }
 
@@ -91,10 +91,10 @@ struct Gradients {
   }
 };
 
-void scan_backward(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0, MaybeIn<int32_t> lengths,
-                   In<float> o, In<float> L, MaybeIn<float> g, MaybeIn<float> m, MaybeIn<float> du, MaybeIn<float> dw, Out<float> ds,
-                   Out<float> dv, MaybeOut<float> du0, MaybeOut<float> dw0, int64_t B, int64_t T, int64_t H, int64_t G, int64_t D,
-                   bool reverse) {
+void scan_backward(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeIn<float> w0,
+                   MaybeIn<int32_t> lengths, In<float> o, In<float> L, MaybeIn<float> g, MaybeIn<float> m, MaybeIn<float> du,
+                   MaybeIn<float> dw, Out<float> ds, Out<float> dv, MaybeOut<float> du0, MaybeOut<float> dw0, int64_t B,
+                   int64_t T, int64_t H, int64_t G, int64_t D, bool reverse) {
   expect("s", s, volume(B, T, H)), expect("v", v, volume(B, T, G, D)), expect("lengths", lengths, B);
   expect("m0", m0, volume(B, H)), expect("u0", u0, volume(B, H)), expect("w0", w0, volume(B, H, D));
   expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H)), expect("g", g, volume(B, T, H, D));
@@ -103,10 +103,13 @@ void scan_backward(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, M
   expect("du0", du0, volume(B, H)), expect("dw0", dw0, volume(B, H, D));
   expect_heads(H, G, D);
   // Only read: one type for states that come in and states that go out.
-  const States final = m ? States{const_cast<float*>(m.data), const_cast<float*>(du.data), const_cast<float*>(dw.data)} : States{};
-  const Gradients job{s.data,  v.data,  o.data,   L.data,   g.data, m0.data, final, lengths.data,        ds.data,
-                      dv.data, du0.data, dw0.data, T, H, G, static_cast<int>(D), reverse};
-  with_shape(D, aligned(v.data, o.data, g.data, dw.data, dv.data, dw0.data), [&](auto shape) { run_scan<decltype(shape), true>(stream, job, B * H); });
+  const States final =
+      m ? States{const_cast<float*>(m.data), const_cast<float*>(du.data), const_cast<float*>(dw.data)} : States{};
+  const Gradients job{s.data,  v.data,  o.data,   L.data,   g.data, m0.data, final, lengths.data,
+                      ds.data, dv.data, du0.data, dw0.data, T,      H,       G,     static_cast<int>(D),
+                      reverse};
+  with_shape(D, aligned(v.data, o.data, g.data, dw.data, dv.data, dw0.data),
+             [&](auto shape) { run_scan<decltype(shape), true>(stream, job, B * H); });
 }
 
 constexpr oplus_op list[] = {op<scan_backward>("scanBackward")};

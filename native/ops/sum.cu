@@ -9,7 +9,7 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int kRowWarps = 8;      // in a block: each warp works alone
+constexpr int kRowWarps = 8;          // in a block: each warp works alone
 constexpr int64_t kRowLength = 1024;  // elements worth a warp of its own: 32 loads a lane
 
 __global__ void __launch_bounds__(32 * kRowWarps) sum_rows(const float* x, float* y, int64_t rows, int64_t n, int64_t part) {

@@ -8,17 +8,52 @@
 
 constexpr int BLOCK = 128;
 enum Bug {
-  none, missing_barrier, missing_war_barrier, shared_overrun, global_overrun, wrong_mask, divergent_shuffle, divergent_barrier,
-  missing_syncwarp, uninit_shared, shared_rmw, global_rmw, order_by_index, unreleased_flag, ldg_same_kernel, host_pointer,
-  uninit_local, misaligned_vector, inactive_lane, local_overrun, uninit_global, early_return, bug_count
+  none,
+  missing_barrier,
+  missing_war_barrier,
+  shared_overrun,
+  global_overrun,
+  wrong_mask,
+  divergent_shuffle,
+  divergent_barrier,
+  missing_syncwarp,
+  uninit_shared,
+  shared_rmw,
+  global_rmw,
+  order_by_index,
+  unreleased_flag,
+  ldg_same_kernel,
+  host_pointer,
+  uninit_local,
+  misaligned_vector,
+  inactive_lane,
+  local_overrun,
+  uninit_global,
+  early_return,
+  bug_count
 };
-static const char* const names[] = {
-    "none", "missing __syncthreads (read after write)", "missing __syncthreads (write after read)", "shared write past the end",
-    "global write past the end", "mask without the calling lane", "shuffle in a divergent branch", "barrier in a divergent branch",
-    "missing __syncwarp", "uninitialised shared read", "non-atomic += on shared", "non-atomic += between blocks",
-    "waiting for a block by its index", "flag by a plain store", "__ldg of data written here", "host pointer in a kernel",
-    "uninitialised local", "misaligned float4", "value of an inactive lane used", "local array past the end",
-    "uninitialised global read", "return before __syncthreads"};
+static const char* const names[] = {"none",
+                                    "missing __syncthreads (read after write)",
+                                    "missing __syncthreads (write after read)",
+                                    "shared write past the end",
+                                    "global write past the end",
+                                    "mask without the calling lane",
+                                    "shuffle in a divergent branch",
+                                    "barrier in a divergent branch",
+                                    "missing __syncwarp",
+                                    "uninitialised shared read",
+                                    "non-atomic += on shared",
+                                    "non-atomic += between blocks",
+                                    "waiting for a block by its index",
+                                    "flag by a plain store",
+                                    "__ldg of data written here",
+                                    "host pointer in a kernel",
+                                    "uninitialised local",
+                                    "misaligned float4",
+                                    "value of an inactive lane used",
+                                    "local array past the end",
+                                    "uninitialised global read",
+                                    "return before __syncthreads"};
 
 // Sums x over the block, out[block] = sum. Each bug breaks one step.
 template <int BUG>

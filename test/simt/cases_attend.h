@@ -40,7 +40,8 @@ AttendResult<T> attend_reference(const AttendCase& c, const Floats& q, const Flo
         };
         std::vector<T> p;
         T largest = -T(kInf), sum = 0;
-        for (int64_t j = 0; j < seen; ++j) p.push_back(dot(&q[row * size_t(D)], &k[at(j)]) * scale), largest = std::max(largest, p.back());
+        for (int64_t j = 0; j < seen; ++j)
+          p.push_back(dot(&q[row * size_t(D)], &k[at(j)]) * scale), largest = std::max(largest, p.back());
         for (T& x : p) sum += x = std::exp(x - largest);
         r.L[row] = largest + std::log(sum);
         for (int64_t j = 0; j < seen; ++j)
@@ -60,7 +61,8 @@ AttendResult<T> attend_reference(const AttendCase& c, const Floats& q, const Flo
 
 inline void attend_case(const AttendCase& c) {
   std::string name = label("attend", {c.B, c.T, c.S, c.H, c.G, c.D});
-  name += std::string(c.causal ? " causal" : "") + (c.lengths ? " lengths" : "") + (c.spare ? " spare" : "") + (c.spread != 1 ? " spread" : "");
+  name += std::string(c.causal ? " causal" : "") + (c.lengths ? " lengths" : "") + (c.spare ? " spare" : "") +
+          (c.spread != 1 ? " spread" : "");
   if (!wanted(name)) return;
   Random random(unsigned(c.T * 13 + c.S * 5 + c.D));
   const int64_t capacity = c.S + c.spare;
@@ -70,7 +72,8 @@ inline void attend_case(const AttendCase& c) {
   for (int64_t b = 0; b < c.B; ++b) lengths.push_back(b == 0 ? int32_t(c.S) : b == 1 ? 0 : int32_t(c.S / 2 + 1));
   for (int64_t b = 0; b < c.B; ++b)
     for (int64_t j = c.lengths ? std::min<int64_t>(c.S, lengths[size_t(b)]) : c.S; j < capacity; ++j)
-      for (int64_t d = 0; d < c.G * c.D; ++d) k[size_t((b * capacity + j) * c.G * c.D + d)] = v[size_t((b * capacity + j) * c.G * c.D + d)] = NAN;
+      for (int64_t d = 0; d < c.G * c.D; ++d)
+        k[size_t((b * capacity + j) * c.G * c.D + d)] = v[size_t((b * capacity + j) * c.G * c.D + d)] = NAN;
   const auto truth = attend_reference<double>(c, q, k, v, g, lengths);
   const auto naive = attend_reference<float>(c, q, k, v, g, lengths);
   const Tensor tq(q), tk(k), tv(v), tg(g), o(q.size()), L(truth.L.size()), bare(q.size());
@@ -80,21 +83,27 @@ inline void attend_case(const AttendCase& c) {
   call(name, "attend", {tq, tk, tv, maybe_lengths, o, L, n(c.B), n(c.T), n(c.S), n(c.H), n(c.G), n(c.D), n(capacity), c.causal});
   compare(name + " o", o, truth.o, naive.o);
   compare(name + " L", L, truth.L, naive.L);
-  call(name, "attend", {tq, tk, tv, maybe_lengths, bare, nullptr, n(c.B), n(c.T), n(c.S), n(c.H), n(c.G), n(c.D), n(capacity), c.causal});
+  call(name, "attend",
+       {tq, tk, tv, maybe_lengths, bare, nullptr, n(c.B), n(c.T), n(c.S), n(c.H), n(c.G), n(c.D), n(capacity), c.causal});
   compare(name + " bare", bare, truth.o, naive.o);
   if (c.spare) return;
   const Tensor dq(q.size()), dk(k.size()), dv(v.size());
-  call(name, "attendBackward", {tq, tk, tv, maybe_lengths, o, L, tg, dq, dk, dv, n(c.B), n(c.T), n(c.S), n(c.H), n(c.G), n(c.D), c.causal});
+  call(name, "attendBackward",
+       {tq, tk, tv, maybe_lengths, o, L, tg, dq, dk, dv, n(c.B), n(c.T), n(c.S), n(c.H), n(c.G), n(c.D), c.causal});
   compare(name + " dq", dq, truth.dq, naive.dq);
   compare(name + " dk", dk, truth.dk, naive.dk);
   compare(name + " dv", dv, truth.dv, naive.dv);
 }
 
 inline void attend_cases() {
-  for (int64_t D : {1, 7, 16, 32, 50, 64, 100, 128, 160, 200, 256}) attend_case({1, 11, 20, 2, 1, D, D % 2 == 0}), attend_case({2, 1, 40, 2, 2, D});
+  for (int64_t D : {1, 7, 16, 32, 50, 64, 100, 128, 160, 200, 256})
+    attend_case({1, 11, 20, 2, 1, D, D % 2 == 0}), attend_case({2, 1, 40, 2, 2, D});
   attend_case({1, 64, 64, 2, 2, 32, true}), attend_case({1, 65, 65, 2, 1, 24, true}), attend_case({1, 130, 130, 1, 1, 64, true});
-  attend_case({3, 70, 90, 2, 1, 16, true, true}), attend_case({3, 20, 70, 4, 2, 36, false, true}), attend_case({3, 4, 50, 4, 2, 64, true, true});
+  attend_case({3, 70, 90, 2, 1, 16, true, true}), attend_case({3, 20, 70, 4, 2, 36, false, true}),
+      attend_case({3, 4, 50, 4, 2, 64, true, true});
   attend_case({1, 30, 12, 1, 1, 8, true}), attend_case({2, 5, 3, 2, 1, 8, true});  // queries that see nothing
-  attend_case({2, 1, 300, 4, 2, 64, true, false, 20}), attend_case({1, 1, 700, 1, 1, 64, false, false, 4}), attend_case({1, 3, 500, 1, 1, 128, true, false, 9});
-  attend_case({1, 40, 200, 2, 1, 64, true, false, 30}), attend_case({1, 70, 70, 1, 1, 256, true}), attend_case({1, 20, 70, 2, 2, 20, false, false, 0, 30});
+  attend_case({2, 1, 300, 4, 2, 64, true, false, 20}), attend_case({1, 1, 700, 1, 1, 64, false, false, 4}),
+      attend_case({1, 3, 500, 1, 1, 128, true, false, 9});
+  attend_case({1, 40, 200, 2, 1, 64, true, false, 30}), attend_case({1, 70, 70, 1, 1, 256, true}),
+      attend_case({1, 20, 70, 2, 2, 20, false, false, 0, 30});
 }

@@ -14,7 +14,9 @@ inline void map_case(int64_t rows, int64_t n) {
       for (int64_t i = 0; i < n; ++i) y[size_t(r * n + i)] = f(a[size_t(r * n + i)], b[size_t(i)]);
     return y;
   };
-  const auto same = [&](const char* what, const Tensor& got, const Floats& want) { compare(name + " " + what, got, as<double>(want), want); };
+  const auto same = [&](const char* what, const Tensor& got, const Floats& want) {
+    compare(name + " " + what, got, as<double>(want), want);
+  };
   const Tensor ta(a), tb(b), y(a.size());
   call(name, "add", {ta, tb, y, double(rows), double(n)});
   same("add", y, each([](float p, float q) { return p + q; }));
@@ -112,9 +114,27 @@ inline void dropout_case(int64_t n, float rate) {
 inline void convert_case() {
   if (!wanted("convert")) return;
   // Known bits (IEEE 754; ties to even), then every half there is, both ways.
-  const Floats x{0.f, -0.f, 1.f, -2.f, 65504.f, 65519.9f, 65520.f, 1e30f, kInf, -kInf, 6.103515625e-5f, 5.9604645e-8f, 2.9802322e-8f, 2.98023224e-8f * 1.01f, 1.00048828125f, 1.00146484375f, 3.14159265f};
-  const std::vector<uint16_t> half{0, 0x8000, 0x3c00, 0xc000, 0x7bff, 0x7bff, 0x7c00, 0x7c00, 0x7c00, 0xfc00, 0x0400, 1, 0, 1, 0x3c00, 0x3c02, 0x4248};
-  const std::vector<uint16_t> bfloat{0, 0x8000, 0x3f80, 0xc000, 0x4780, 0x4780, 0x4780, 0x714a, 0x7f80, 0xff80, 0x3880, 0x3380, 0x3300, 0x3301, 0x3f80, 0x3f80, 0x4049};
+  const Floats x{0.f,
+                 -0.f,
+                 1.f,
+                 -2.f,
+                 65504.f,
+                 65519.9f,
+                 65520.f,
+                 1e30f,
+                 kInf,
+                 -kInf,
+                 6.103515625e-5f,
+                 5.9604645e-8f,
+                 2.9802322e-8f,
+                 2.98023224e-8f * 1.01f,
+                 1.00048828125f,
+                 1.00146484375f,
+                 3.14159265f};
+  const std::vector<uint16_t> half{0,      0x8000, 0x3c00, 0xc000, 0x7bff, 0x7bff, 0x7c00, 0x7c00, 0x7c00,
+                                   0xfc00, 0x0400, 1,      0,      1,      0x3c00, 0x3c02, 0x4248};
+  const std::vector<uint16_t> bfloat{0,      0x8000, 0x3f80, 0xc000, 0x4780, 0x4780, 0x4780, 0x714a, 0x7f80,
+                                     0xff80, 0x3880, 0x3380, 0x3300, 0x3301, 0x3f80, 0x3f80, 0x4049};
   const Tensor tx(x);
   Memory<uint16_t> y(x.size());
   for (int kind = 0; kind < 2; ++kind) {
@@ -122,7 +142,10 @@ inline void convert_case() {
     const auto got = y.read("convert");
     for (size_t i = 0; i < x.size(); ++i) {
       const uint16_t want = (kind ? bfloat : half)[i];
-      if (got[i] != want) report(false, "convert", "kind " + std::to_string(kind) + ": " + std::to_string(x[i]) + " becomes " + std::to_string(got[i]) + ", expected " + std::to_string(want));
+      if (got[i] != want)
+        report(false, "convert",
+               "kind " + std::to_string(kind) + ": " + std::to_string(x[i]) + " becomes " + std::to_string(got[i]) +
+                   ", expected " + std::to_string(want));
     }
     report(true, "convert");
     std::vector<uint16_t> all(65536);
@@ -137,10 +160,13 @@ inline void convert_case() {
     for (size_t i = 0; i < all.size(); ++i) {
       const int exponent = kind ? all[i] >> 7 & 255 : all[i] >> 10 & 31, fraction = kind ? all[i] & 127 : all[i] & 1023;
       const int top = kind ? 255 : 31, bias = kind ? 127 : 15, bits = kind ? 7 : 10;
-      double want = exponent == top ? (fraction ? NAN : INFINITY) : std::ldexp(exponent ? fraction + (1 << bits) : fraction, (exponent ? exponent : 1) - bias - bits);
+      double want = exponent == top
+                        ? (fraction ? NAN : INFINITY)
+                        : std::ldexp(exponent ? fraction + (1 << bits) : fraction, (exponent ? exponent : 1) - bias - bits);
       if (all[i] >> 15) want = -want;
       const bool nan = std::isnan(want);
-      if (nan ? !std::isnan(there[i]) : (double(there[i]) != want || again[i] != all[i])) report(false, "convert", "widen " + std::to_string(i));
+      if (nan ? !std::isnan(there[i]) : (double(there[i]) != want || again[i] != all[i]))
+        report(false, "convert", "widen " + std::to_string(i));
     }
     report(true, "convert");
   }
@@ -151,12 +177,16 @@ inline void convert_case() {
 }
 
 inline void elements_cases() {
-  for (auto [rows, n] : {std::pair<int64_t, int64_t>{1, 1}, {1, 3}, {3, 5}, {1, 1024}, {7, 64}, {33, 12}, {1000, 1}, {129, 130}, {40, 1000}}) map_case(rows, n);
+  for (auto [rows, n] :
+       {std::pair<int64_t, int64_t>{1, 1}, {1, 3}, {3, 5}, {1, 1024}, {7, 64}, {33, 12}, {1000, 1}, {129, 130}, {40, 1000}})
+    map_case(rows, n);
   for (int64_t n : {1, 2, 7, 31, 32, 33, 500}) sum_case(3, n, 1), sum_case(2, n, 5), sum_case(1, n, 40);
   sum_case(1, 20000, 1), sum_case(1, 5000, 3), sum_case(1, 3000, 70), sum_case(50, 4, 64), sum_case(70, 40, 1), sum_case(1, 0, 4);
-  copy_case(5, 8, 16, 4, 8, 0), copy_case(5, 7, 16, 3, 9, 2), copy_case(1, 100, 100, 0, 100, 0), copy_case(300, 12, 24, 8, 16, 4), copy_case(4, 4, 8, 2, 4, 0);
+  copy_case(5, 8, 16, 4, 8, 0), copy_case(5, 7, 16, 3, 9, 2), copy_case(1, 100, 100, 0, 100, 0), copy_case(300, 12, 24, 8, 16, 4),
+      copy_case(4, 4, 8, 2, 4, 0);
   gelu_case(1), gelu_case(7), gelu_case(2048);
-  dropout_case(1, 0.5f), dropout_case(6, 0.3f), dropout_case(4096, 0.1f), dropout_case(10007, 0.75f), dropout_case(64, 0.f), dropout_case(64, 1.f);
+  dropout_case(1, 0.5f), dropout_case(6, 0.3f), dropout_case(4096, 0.1f), dropout_case(10007, 0.75f), dropout_case(64, 0.f),
+      dropout_case(64, 1.f);
   convert_case();
   // What a caller can get wrong is refused, not read past.
   const Tensor four(Floats(4, 1.f)), out(4);

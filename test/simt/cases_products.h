@@ -3,7 +3,8 @@
 #include "harness.h"
 
 template <typename T>
-std::vector<T> product_reference(const Floats& a, const Floats& b, const Floats& bias, int64_t M, int64_t N, int64_t K, bool ta, bool tb) {
+std::vector<T> product_reference(const Floats& a, const Floats& b, const Floats& bias, int64_t M, int64_t N, int64_t K, bool ta,
+                                 bool tb) {
   std::vector<T> y(size_t(M * N));
   for (int64_t m = 0; m < M; ++m)
     for (int64_t n = 0; n < N; ++n) {
@@ -28,7 +29,8 @@ inline void product_case(int64_t M, int64_t N, int64_t K) {
   }
   const Tensor y(size_t(M * N)), plain(size_t(M * N));
   call(name, "linear", {ta, tb, tbias, y, double(M), double(K), double(N)});
-  compare(name + " linear", y, product_reference<double>(a, b, bias, M, N, K, false, true), product_reference<float>(a, b, bias, M, N, K, false, true));
+  compare(name + " linear", y, product_reference<double>(a, b, bias, M, N, K, false, true),
+          product_reference<float>(a, b, bias, M, N, K, false, true));
   call(name, "linear", {ta, tb, nullptr, plain, double(M), double(K), double(N)});
   compare(name + " linear without bias", plain, product_reference<double>(a, b, {}, M, N, K, false, true),
           product_reference<float>(a, b, {}, M, N, K, false, true));
@@ -67,8 +69,24 @@ inline void fold_case(int64_t H, int64_t D, int64_t C) {
 
 inline void products_cases() {
   using Sizes = std::initializer_list<std::array<int64_t, 3>>;
-  for (auto [M, N, K] : Sizes{{1, 1, 1}, {1, 70, 33}, {1, 64, 256}, {3, 9, 5}, {5, 130, 20}, {8, 40, 64}, {9, 9, 9}, {70, 3, 40}, {133, 8, 36},
-                              {64, 64, 16}, {65, 67, 17}, {100, 36, 50}, {40, 48, 700}, {257, 260, 20}, {256, 256, 36}, {2, 5, 600}, {12, 4, 1000}, {20, 30, 0}})
+  for (auto [M, N, K] : Sizes{{1, 1, 1},
+                              {1, 70, 33},
+                              {1, 64, 256},
+                              {3, 9, 5},
+                              {5, 130, 20},
+                              {8, 40, 64},
+                              {9, 9, 9},
+                              {70, 3, 40},
+                              {133, 8, 36},
+                              {64, 64, 16},
+                              {65, 67, 17},
+                              {100, 36, 50},
+                              {40, 48, 700},
+                              {257, 260, 20},
+                              {256, 256, 36},
+                              {2, 5, 600},
+                              {12, 4, 1000},
+                              {20, 30, 0}})
     product_case(M, N, K);
   product_case(2100, 4, 8);  // enough lines that a warp takes four
   fold_case(1, 1, 1), fold_case(2, 5, 33), fold_case(3, 16, 64), fold_case(8, 64, 40);

@@ -5,9 +5,9 @@
 struct ScanCase {
   int64_t B, T, H, G, D;
   bool state = false, lengths = false, reverse = false;
-  float spread = 1;     // of the scores
-  float masked = 0;     // share of tokens with s = −∞, whose v is NaN
-  bool tokens = true;   // false: only the final state has a gradient
+  float spread = 1;    // of the scores
+  float masked = 0;    // share of tokens with s = −∞, whose v is NaN
+  bool tokens = true;  // false: only the final state has a gradient
 };
 
 struct ScanInput {
@@ -119,7 +119,8 @@ ScanResult<T> scan_reference(const ScanInput& in) {
 
 inline void scan_case(const ScanCase& c) {
   std::string name = label("scan", {c.B, c.T, c.H, c.G, c.D});
-  name += std::string(c.state ? " state" : "") + (c.lengths ? " lengths" : "") + (c.reverse ? " reverse" : "") + (c.masked > 0 ? " masked" : "");
+  name += std::string(c.state ? " state" : "") + (c.lengths ? " lengths" : "") + (c.reverse ? " reverse" : "") +
+          (c.masked > 0 ? " masked" : "");
   name += (c.spread != 1 ? " spread " + std::to_string(int(c.spread)) : "") + (c.tokens ? "" : " final");
   if (!wanted(name)) return;
   const ScanInput in(c);
@@ -131,7 +132,8 @@ inline void scan_case(const ScanCase& c) {
   const auto maybe = [](bool there, const auto& x) { return Argument(there ? &x : nullptr); };
   const std::vector<Argument> sizes{double(c.B), double(c.T), double(c.H), double(c.G), double(c.D), c.reverse};
   const auto with_sizes = [&](std::vector<Argument> a) { return a.insert(a.end(), sizes.begin(), sizes.end()), a; };
-  call(name, "scan", with_sizes({s, v, maybe(c.state, m0), maybe(c.state, u0), maybe(c.state, w0), maybe(c.lengths, lengths), o, L, m, u, w}));
+  call(name, "scan",
+       with_sizes({s, v, maybe(c.state, m0), maybe(c.state, u0), maybe(c.state, w0), maybe(c.lengths, lengths), o, L, m, u, w}));
   compare(name + " o", o, truth.o, naive.o);
   compare(name + " L", L, truth.L, naive.L);
   compare(name + " m", m, truth.m, naive.m);
@@ -144,8 +146,9 @@ inline void scan_case(const ScanCase& c) {
     compare(name + " u in place", ui, truth.u, naive.u);
   }
   const Tensor ds(truth.ds.size()), dv(truth.dv.size()), du0(truth.du0.size()), dw0(truth.dw0.size());
-  call(name, "scanBackward", with_sizes({s, v, maybe(c.state, m0), maybe(c.state, u0), maybe(c.state, w0), maybe(c.lengths, lengths), o, L,
-                                         maybe(c.tokens, g), m, du, dw, ds, dv, maybe(c.state, du0), maybe(c.state, dw0)}));
+  call(name, "scanBackward",
+       with_sizes({s, v, maybe(c.state, m0), maybe(c.state, u0), maybe(c.state, w0), maybe(c.lengths, lengths), o, L,
+                   maybe(c.tokens, g), m, du, dw, ds, dv, maybe(c.state, du0), maybe(c.state, dw0)}));
   compare(name + " ds", ds, truth.ds, naive.ds);
   compare(name + " dv", dv, truth.dv, naive.dv);
   if (c.state) compare(name + " du0", du0, truth.du0, naive.du0), compare(name + " dw0", dw0, truth.dw0, naive.dw0);
@@ -171,7 +174,8 @@ inline void join_case(int64_t n, int64_t D) {
     std::vector<T> out;
     for (size_t k = 0; k < size_t(n); ++k) {
       const T largest = std::fmax(T(m[0][k]), T(m[1][k]));
-      const T a = largest == -T(kInf) ? zero : std::exp(m[0][k] - largest), b = largest == -T(kInf) ? zero : std::exp(m[1][k] - largest);
+      const T a = largest == -T(kInf) ? zero : std::exp(m[0][k] - largest),
+              b = largest == -T(kInf) ? zero : std::exp(m[1][k] - largest);
       if (which == 0) out.push_back(largest);
       if (which == 1) out.push_back(a * u[0][k] + b * u[1][k]);
       for (size_t d = k * size_t(D); which == 2 && d < (k + 1) * size_t(D); ++d) out.push_back(a * w[0][d] + b * w[1][d]);
@@ -188,8 +192,10 @@ inline void join_case(int64_t n, int64_t D) {
 inline void scan_cases() {
   join_case(1, 1), join_case(5, 40), join_case(3, 64);
   // every width of a unit, whole and ragged; short and long; one block and several chunks
-  for (int64_t D : {1, 3, 8, 32, 33, 36, 64, 100, 128, 130, 200, 256}) scan_case({2, 37, 2, 1, D, true}), scan_case({1, 1, 1, 1, D});
-  for (int64_t T : {2, 7, 8, 9, 33, 129, 300}) scan_case({1, T, 3, 3, 20, false, false, T % 2 == 1}), scan_case({1, T, 2, 2, 64, T % 2 == 0});
+  for (int64_t D : {1, 3, 8, 32, 33, 36, 64, 100, 128, 130, 200, 256})
+    scan_case({2, 37, 2, 1, D, true}), scan_case({1, 1, 1, 1, D});
+  for (int64_t T : {2, 7, 8, 9, 33, 129, 300})
+    scan_case({1, T, 3, 3, 20, false, false, T % 2 == 1}), scan_case({1, T, 2, 2, 64, T % 2 == 0});
   scan_case({1, 0, 2, 1, 8, true});
   for (bool reverse : {false, true}) {
     scan_case({3, 50, 4, 2, 24, false, true, reverse}), scan_case({3, 50, 4, 2, 24, true, true, reverse});
@@ -198,5 +204,6 @@ inline void scan_cases() {
     scan_case({2, 200, 1, 1, 256, true, true, reverse}), scan_case({1, 1300, 1, 1, 5, true, false, reverse, 3});
   }
   scan_case({1, 64, 2, 2, 16, true, false, false, 40});  // weights that underflow
-  scan_case({9, 20, 1, 1, 64}), scan_case({1, 60, 2, 2, 16, true, false, false, 1, 0, false}), scan_case({1, 400, 1, 1, 64, true, false, true, 1, 0, false});
+  scan_case({9, 20, 1, 1, 64}), scan_case({1, 60, 2, 2, 16, true, false, false, 1, 0, false}),
+      scan_case({1, 400, 1, 1, 64, true, false, true, 1, 0, false});
 }

@@ -66,7 +66,8 @@ struct Norm {
   std::vector<T> y, mean, rstd, dx, dgamma, dbeta;
 };
 template <typename T>
-Norm<T> norm_reference(const Floats& x, const Floats& gamma, const Floats& beta, const Floats& g, int64_t N, int64_t C, T epsilon) {
+Norm<T> norm_reference(const Floats& x, const Floats& gamma, const Floats& beta, const Floats& g, int64_t N, int64_t C,
+                       T epsilon) {
   Norm<T> r;
   r.dgamma.assign(size_t(C), T(0)), r.dbeta.assign(size_t(C), T(0));
   for (int64_t n = 0; n < N; ++n) {
@@ -116,6 +117,16 @@ inline void train_cases() {
   for (int64_t n : {1, 5, 1000, 5000}) loss_case(n);
   for (int64_t n : {1, 6, 1024, 5003}) adamw_case(n, 0.5f, true);
   adamw_case(64, 0, true), adamw_case(64, 0.5f, false), adamw_case(64, 1000.f, true);
-  for (auto [N, C] : {std::pair<int64_t, int64_t>{1, 1}, {3, 5}, {9, 32}, {17, 33}, {8, 64}, {5, 512}, {3, 1024}, {2, 1500}, {300, 20}, {2, 4096}}) norm_case(N, C);
+  for (auto [N, C] : {std::pair<int64_t, int64_t>{1, 1},
+                      {3, 5},
+                      {9, 32},
+                      {17, 33},
+                      {8, 64},
+                      {5, 512},
+                      {3, 1024},
+                      {2, 1500},
+                      {300, 20},
+                      {2, 4096}})
+    norm_case(N, C);
   norm_case(4, 128, 100);
 }

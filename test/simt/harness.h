@@ -141,8 +141,8 @@ inline void compare(const std::string& name, const Floats& got, const std::vecto
                                             : double(got[i]) == truth[i];
     if (ok) continue;
     char text[200];
-    std::snprintf(text, sizeof text, "[%zu of %zu] is %.9g, expected %.9g, allowed to be off by %.3g", i, truth.size(), double(got[i]),
-                  truth[i], allowed);
+    std::snprintf(text, sizeof text, "[%zu of %zu] is %.9g, expected %.9g, allowed to be off by %.3g", i, truth.size(),
+                  double(got[i]), truth[i], allowed);
     return report(false, name, text);
   }
   report(got.size() == truth.size(), name, "has another size");

@@ -31,7 +31,8 @@ __global__ void votes(unsigned* out) {
   out[192 + l] = __reduce_max_sync(~0u, l * 7 % 32);
 }
 __global__ void geometry(unsigned* out) {
-  const unsigned t = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x, n = blockDim.x * blockDim.y * blockDim.z;
+  const unsigned t = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x,
+                 n = blockDim.x * blockDim.y * blockDim.z;
   const unsigned b = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
   const unsigned members = n - t / 32 * 32 >= 32 ? ~0u : (1u << (n - t / 32 * 32)) - 1;
   const unsigned first = __shfl_sync(members, t, 0);
@@ -126,8 +127,9 @@ static void collectives() {
   for (unsigned l = 0; l < 32; ++l) {
     unsigned match = 0;
     for (unsigned k = 0; k < 32; ++k) match |= unsigned(k % 5 == l % 5) << k;
-    expect(v[l] == 0x49249249u && v[32 + l] == (l < 16 ? 0x0000aaaau : 0xaaaa0000u) && v[64 + l] == match && v[96 + l] == (l < 16 ? 120u : 376u) &&
-               int(v[128 + l]) == -7 && v[160 + l] == (l < 16 ? 1u : 2u) && v[192 + l] == 31,
+    expect(v[l] == 0x49249249u && v[32 + l] == (l < 16 ? 0x0000aaaau : 0xaaaa0000u) && v[64 + l] == match &&
+               v[96 + l] == (l < 16 ? 120u : 376u) && int(v[128 + l]) == -7 && v[160 + l] == (l < 16 ? 1u : 2u) &&
+               v[192 + l] == 31,
            "votes lane " + std::to_string(l));
   }
   simt::launch(geometry, dim3(2, 3, 2), dim3(5, 3, 5), 0, u.p);
@@ -159,7 +161,8 @@ static void errors() {
   raises("bad width 12", [&] { simt::launch(shuffle, 1, 32, 0, 0, 1, 12, out.p); });
   raises("distance 32", [&] { simt::launch(shuffle, 1, 32, 0, 1, 32, 32, out.p); });
   expect(cudaMemset(out.p, 0, 129) == cudaErrorInvalidValue, "memset past the end");
-  expect(std::string(cudaGetErrorString(cudaErrorInvalidValue)).find("not inside one cudaMalloc") != std::string::npos, "its message");
+  expect(std::string(cudaGetErrorString(cudaErrorInvalidValue)).find("not inside one cudaMalloc") != std::string::npos,
+         "its message");
   expect(cudaFree(out.p + 1) == cudaErrorInvalidValue, "free of what was not allocated");
   simt::launch(reverse, 1, 32, 0, out.p, 32);  // usable after an error
   expect(true, "launch after an error");

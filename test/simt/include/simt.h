@@ -52,8 +52,23 @@ struct Stats {
 };
 
 enum class Op : uint8_t {
-  shfl_idx, shfl_up, shfl_down, shfl_xor, syncwarp, ballot, any, all, match_any,
-  add, min_u, max_u, min_s, max_s, bit_and, bit_or, bit_xor
+  shfl_idx,
+  shfl_up,
+  shfl_down,
+  shfl_xor,
+  syncwarp,
+  ballot,
+  any,
+  all,
+  match_any,
+  add,
+  min_u,
+  max_u,
+  min_s,
+  max_s,
+  bit_and,
+  bit_or,
+  bit_xor
 };
 
 enum class Access : uint8_t { read, write, atomic, read_only };

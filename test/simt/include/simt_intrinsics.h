@@ -6,14 +6,11 @@ inline void __syncthreads(SIMT_AT) { simt::barrier(0, file, line); }
 inline int __syncthreads_count(int p, SIMT_AT) { return simt::barrier(p != 0, file, line); }
 inline int __syncthreads_or(int p, SIMT_AT) { return simt::barrier(p != 0, file, line) > 0; }
 inline int __syncthreads_and(int p, SIMT_AT) { return simt::barrier(p == 0, file, line) == 0; }
-inline void __syncwarp(unsigned mask = ~0u, SIMT_AT) {
-  simt::collective(simt::Op::syncwarp, mask, 0, 0, 32, file, line);
-}
-#define SIMT_SHUFFLE(name, op, ptype)                                                                             \
-  template <class T>                                                                                              \
-  SIMT_RT inline T name(unsigned mask, T v, ptype p, int width = 32, SIMT_AT) {                                   \
-    return simt::from_bits<T>(                                                                                    \
-        simt::collective(simt::Op::op, mask, simt::to_bits(v), unsigned(p), unsigned(width), file, line));        \
+inline void __syncwarp(unsigned mask = ~0u, SIMT_AT) { simt::collective(simt::Op::syncwarp, mask, 0, 0, 32, file, line); }
+#define SIMT_SHUFFLE(name, op, ptype)                                                                                            \
+  template <class T>                                                                                                             \
+  SIMT_RT inline T name(unsigned mask, T v, ptype p, int width = 32, SIMT_AT) {                                                  \
+    return simt::from_bits<T>(simt::collective(simt::Op::op, mask, simt::to_bits(v), unsigned(p), unsigned(width), file, line)); \
   }
 SIMT_SHUFFLE(__shfl_sync, shfl_idx, int)
 SIMT_SHUFFLE(__shfl_up_sync, shfl_up, unsigned)
@@ -65,7 +62,7 @@ SIMT_ATOMIC(atomicSub, T(old - v))
 SIMT_ATOMIC(atomicExch, v)
 SIMT_ATOMIC(atomicMin, v < old ? v : old)
 SIMT_ATOMIC(atomicMax, old < v ? v : old)
-SIMT_ATOMIC(atomicAnd, T(old & v))
+SIMT_ATOMIC(atomicAnd, T(old& v))
 SIMT_ATOMIC(atomicOr, T(old | v))
 SIMT_ATOMIC(atomicXor, T(old ^ v))
 #undef SIMT_ATOMIC

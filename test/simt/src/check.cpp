@@ -15,7 +15,7 @@ namespace simt {
 static uint32_t segments = 1, launch_first = 2;
 static auto& segment_block = *new std::vector<uint32_t>;  // of segments launch_first, launch_first + 1, ...
 static auto& arena_cells = *new std::map<Block*, std::vector<Cell>>;
-static auto& arena_valid = *new std::vector<uint8_t>;  // per byte: inside a shared variable?
+static auto& arena_valid = *new std::vector<uint8_t>;        // per byte: inside a shared variable?
 static auto& published = *new std::map<const void*, Views>;  // per flag word
 
 static void merge(Views& into, const Views& from) {
@@ -127,9 +127,12 @@ static bool ordered(const Fiber& f, const Seen& s) {  // did s happen before now
 
 static void race(const Fiber& f, const Seen& s, const char* was, const char* is, const char* space, size_t offset, uint32_t pc) {
   const uint32_t block = segment_block[s.segment - launch_first];
-  fail("race on %s memory, byte %zu: %s by thread %u of block %u at %s, then %s by thread %u of block %u at %s, not ordered by %s",
-         space, offset, was, s.thread, block, where(s.pc).c_str(), is, f.index, f.block->id, where(pc).c_str(),
-         block != f.block->id ? "release/acquire" : s.thread / 32 == f.index / 32 ? "__syncwarp or __syncthreads" : "__syncthreads");
+  fail(
+      "race on %s memory, byte %zu: %s by thread %u of block %u at %s, then %s by thread %u of block %u at %s, not ordered by %s",
+      space, offset, was, s.thread, block, where(s.pc).c_str(), is, f.index, f.block->id, where(pc).c_str(),
+      block != f.block->id            ? "release/acquire"
+      : s.thread / 32 == f.index / 32 ? "__syncwarp or __syncthreads"
+                                      : "__syncthreads");
 }
 
 static void check_cell(Fiber& f, Cell& c, Access kind, const char* space, size_t offset, uint32_t first_segment, uint32_t pc) {
@@ -138,7 +141,8 @@ static void check_cell(Fiber& f, Cell& c, Access kind, const char* space, size_t
   if (kind != Access::write && c.write.segment < first_segment)
     fail("read of uninitialised %s memory, byte %zu, at %s", space, offset, where(pc).c_str());
   if (kind == Access::read_only && c.write.segment >= launch_first)
-    fail("__ldg of %s memory that this kernel writes, byte %zu, at %s (written at %s)", space, offset, where(pc).c_str(), where(c.write.pc).c_str());
+    fail("__ldg of %s memory that this kernel writes, byte %zu, at %s (written at %s)", space, offset, where(pc).c_str(),
+         where(c.write.pc).c_str());
   if (c.write.segment >= first_segment && c.write.segment >= 2 && !(atomic && c.write.atomic) && !ordered(f, c.write))
     race(f, c.write, c.write.atomic ? "atomic" : "write", is, space, offset, pc);
   const Seen now{f.block->segment, f.seen[f.lane], pc, uint16_t(f.index), atomic};
@@ -159,13 +163,15 @@ void check_access(Fiber& f, uintptr_t at, size_t bytes, Access kind, uint32_t pc
   if (a >= b.arena && a < b.arena + arena_bytes) {
     size_t from = size_t(a - b.arena);
     for (size_t i = from; i < from + bytes; ++i)
-      if (!arena_valid[i]) fail("%s out of bounds of shared memory at %s", kind == Access::write ? "write" : "access", where(pc).c_str());
+      if (!arena_valid[i])
+        fail("%s out of bounds of shared memory at %s", kind == Access::write ? "write" : "access", where(pc).c_str());
     auto& cells = arena_cells[&b];
     for (size_t i = from / SIMT_GRANULE; i <= (from + bytes - 1) / SIMT_GRANULE; ++i)
       check_cell(f, cells[i], kind, "shared", i * SIMT_GRANULE, b.first_segment, pc);
   } else if (auto* m = find_allocation(at)) {
     size_t from = at - m->first;
-    if (from + bytes > m->second.bytes) fail("access past the end of a %zu-byte allocation at %s", m->second.bytes, where(pc).c_str());
+    if (from + bytes > m->second.bytes)
+      fail("access past the end of a %zu-byte allocation at %s", m->second.bytes, where(pc).c_str());
     Cell* cells = cells_of(m->second);
     for (size_t i = from / SIMT_GRANULE; i <= (from + bytes - 1) / SIMT_GRANULE; ++i)
       check_cell(f, cells[i], kind, "global", i * SIMT_GRANULE, 1, pc);

@@ -85,8 +85,8 @@ struct Engine {
   std::recursive_mutex mutex;  // held while a kernel runs and in every runtime function
   Config config;
   Stats stats{};
-  std::vector<Block*> pool;   // all blocks ever made
-  std::vector<Block*> slots;  // those of this launch
+  std::vector<Block*> pool;     // all blocks ever made
+  std::vector<Block*> slots;    // those of this launch
   std::vector<unsigned> order;  // block ids still to run, in order
   size_t next = 0;
   dim3 grid, block;

@@ -53,8 +53,8 @@ void note_access(const void* p, size_t bytes, Access kind, const void* pc) {
   if (!self || engine.failing || engine.os_thread != __builtin_thread_pointer()) return;
   Fiber& f = *current();
   const char* a = static_cast<const char*>(p);
-  if (a >= f.low && a < f.high) return;                    // own stack and ThreadInfo
-  if (a >= module().first && a < module().last) return;    // constants, slot descriptors
+  if (a >= f.low && a < f.high) return;                  // own stack and ThreadInfo
+  if (a >= module().first && a < module().last) return;  // constants, slot descriptors
   const char* args = static_cast<char*>(engine.args);
   if (a >= args && a < args + engine.args_bytes) return;
   ++engine.stats.accesses;
@@ -69,12 +69,12 @@ void note_access(const void* p, size_t bytes, Access kind, const void* pc) {
 
 #define SIMT_HOOK(name, bytes, kind) \
   void name(void* p) { simt::note_access(p, bytes, simt::Access::kind, __builtin_return_address(0)); }
-#define SIMT_HOOKS(bytes)                               \
-  SIMT_HOOK(__tsan_read##bytes, bytes, read)            \
-  SIMT_HOOK(__tsan_write##bytes, bytes, write)          \
-  SIMT_HOOK(__tsan_unaligned_read##bytes, bytes, read)  \
+#define SIMT_HOOKS(bytes)                                \
+  SIMT_HOOK(__tsan_read##bytes, bytes, read)             \
+  SIMT_HOOK(__tsan_write##bytes, bytes, write)           \
+  SIMT_HOOK(__tsan_unaligned_read##bytes, bytes, read)   \
   SIMT_HOOK(__tsan_unaligned_write##bytes, bytes, write) \
-  SIMT_HOOK(__tsan_volatile_read##bytes, bytes, read)   \
+  SIMT_HOOK(__tsan_volatile_read##bytes, bytes, read)    \
   SIMT_HOOK(__tsan_volatile_write##bytes, bytes, write)
 #pragma GCC visibility push(hidden)
 extern "C" {

@@ -7,10 +7,11 @@
 namespace simt {
 
 const char* name(Op op) {
-  static const char* const names[] = {
-      "__shfl_sync",       "__shfl_up_sync",    "__shfl_down_sync",  "__shfl_xor_sync",   "__syncwarp",        "__ballot_sync",
-      "__any_sync",        "__all_sync",        "__match_any_sync",  "__reduce_add_sync", "__reduce_min_sync", "__reduce_max_sync",
-      "__reduce_min_sync", "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",  "__reduce_xor_sync"};
+  static const char* const names[] = {"__shfl_sync",       "__shfl_up_sync",    "__shfl_down_sync",  "__shfl_xor_sync",
+                                      "__syncwarp",        "__ballot_sync",     "__any_sync",        "__all_sync",
+                                      "__match_any_sync",  "__reduce_add_sync", "__reduce_min_sync", "__reduce_max_sync",
+                                      "__reduce_min_sync", "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",
+                                      "__reduce_xor_sync"};
   return names[int(op)];
 }
 
@@ -47,10 +48,17 @@ static uint64_t shuffled(Warp& w, const Pending& p, unsigned lane) {
   const unsigned base = lane & ~(p.width - 1), argument = w.param[lane];
   unsigned from = lane;
   switch (p.op) {
-    case Op::shfl_idx: from = base | (argument & (p.width - 1)); break;
-    case Op::shfl_up: from = lane >= base + argument ? lane - argument : lane; break;
-    case Op::shfl_down: from = lane + argument < base + p.width ? lane + argument : lane; break;
-    default: from = (lane ^ argument) < base + p.width ? lane ^ argument : lane;
+    case Op::shfl_idx:
+      from = base | (argument & (p.width - 1));
+      break;
+    case Op::shfl_up:
+      from = lane >= base + argument ? lane - argument : lane;
+      break;
+    case Op::shfl_down:
+      from = lane + argument < base + p.width ? lane + argument : lane;
+      break;
+    default:
+      from = (lane ^ argument) < base + p.width ? lane ^ argument : lane;
   }
   if (p.arrived >> from & 1) return w.in[from];
   if (engine.config.strict_shuffle) fail("%s: lane %u reads lane %u, which takes no part", name(p.op), lane, from);
@@ -63,18 +71,41 @@ static uint64_t reduced(Warp& w, const Pending& p) {
   for (unsigned m = p.arrived; m; m &= m - 1) {
     const unsigned l = unsigned(__builtin_ctz(m)), v = unsigned(w.in[l]), sum = unsigned(all);
     switch (p.op) {
-      case Op::ballot: all |= uint64_t(v) << l; break;
-      case Op::any: all = sum | v; break;
-      case Op::all: all = first ? v : sum & v; break;
-      case Op::add: all = sum + v; break;
-      case Op::min_u: all = first ? v : std::min(sum, v); break;
-      case Op::max_u: all = first ? v : std::max(sum, v); break;
-      case Op::min_s: all = first ? v : unsigned(std::min(int(sum), int(v))); break;
-      case Op::max_s: all = first ? v : unsigned(std::max(int(sum), int(v))); break;
-      case Op::bit_and: all = first ? v : sum & v; break;
-      case Op::bit_or: all = sum | v; break;
-      case Op::bit_xor: all = sum ^ v; break;
-      default: break;
+      case Op::ballot:
+        all |= uint64_t(v) << l;
+        break;
+      case Op::any:
+        all = sum | v;
+        break;
+      case Op::all:
+        all = first ? v : sum & v;
+        break;
+      case Op::add:
+        all = sum + v;
+        break;
+      case Op::min_u:
+        all = first ? v : std::min(sum, v);
+        break;
+      case Op::max_u:
+        all = first ? v : std::max(sum, v);
+        break;
+      case Op::min_s:
+        all = first ? v : unsigned(std::min(int(sum), int(v)));
+        break;
+      case Op::max_s:
+        all = first ? v : unsigned(std::max(int(sum), int(v)));
+        break;
+      case Op::bit_and:
+        all = first ? v : sum & v;
+        break;
+      case Op::bit_or:
+        all = sum | v;
+        break;
+      case Op::bit_xor:
+        all = sum ^ v;
+        break;
+      default:
+        break;
     }
     first = false;
   }
@@ -119,8 +150,8 @@ uint64_t collective(Op op, unsigned mask, uint64_t value, unsigned param, unsign
   unsigned k = 0;
   for (; k < w.pending_count && w.pending[k].mask != mask; ++k)
     if ((w.pending[k].mask & bit) && (w.pending[k].arrived & mask))
-      fail("%s at %s:%d: lane %u passes mask 0x%08x, but lanes 0x%08x wait for it with mask 0x%08x", name(op), file, line,
-           f.lane, mask, w.pending[k].arrived, w.pending[k].mask);
+      fail("%s at %s:%d: lane %u passes mask 0x%08x, but lanes 0x%08x wait for it with mask 0x%08x", name(op), file, line, f.lane,
+           mask, w.pending[k].arrived, w.pending[k].mask);
   if (k == w.pending_count) w.pending[w.pending_count++] = {mask, 0, width, op};
   Pending& p = w.pending[k];
   if (p.op != op || p.width != width)
