@@ -32,6 +32,17 @@ describe('gradients from several places add up', () => {
 		expect(await numbers(x.grad)).toEqual([8 + 12, 8 + 24]);
 	});
 
+	test('adding to a shared gradient does not change it for the other', async () => {
+		const [x, y] = [leaf(1, 2), leaf(3, 4)];
+		const q = scale(y, 1);
+		const p = scale(x, 1);
+		const more = scale(p, 3);
+		// add hands one tensor to p and q; p's part of `more` arrives before q's is used.
+		total(add(add(p, q), more)).backward();
+		expect(await numbers(x.grad)).toEqual([4, 4]);
+		expect(await numbers(y.grad)).toEqual([1, 1]);
+	});
+
 	test('backward twice adds to what is there', async () => {
 		const x = leaf(1, 1);
 		total(scale(x, 2)).backward();

@@ -146,6 +146,18 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 		expect(await backwards.state.m.read()).toEqual(await forwards.state.m.read());
 	});
 
+	test('inPlace leaves the state alone where gradients are recorded: they need it as it was', async () => {
+		const { s, v } = problem(device, false);
+		const first = scan(s, v).state;
+		const before = await first.w.read();
+		s.requiresGrad = true;
+		const next = scan(s, v, { state: first, inPlace: true });
+		expect(next.state).not.toBe(first);
+		expect(await first.w.read()).toEqual(before);
+		expect(noGrad(() => scan(s, v, { state: first, inPlace: true }).state)).toBe(first);
+		expect(await first.w.read()).toEqual(await next.state.w.read());
+	});
+
 	test('outputs: false gives the same state and no output', async () => {
 		const { s, v } = problem(device, false);
 		const [many, one] = [scan(s, v), scan(s, v, { outputs: false })];

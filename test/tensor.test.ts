@@ -113,6 +113,7 @@ test('a scope frees what it does not return', async () => {
 	const kept = scope(() => {
 		lost = tensor([1], [1]);
 		const inner = scope(() => ({ a: scale(lost!, 2), gone: 3 }));
+		tensor([9], [1]); // made after an inner scope has ended, and still the outer one's
 		return {
 			list: [inner.a, { deep: tensor([3], [1]) }],
 			map: new Map([['x', tensor([4], [1])]]),
