@@ -41,8 +41,8 @@ def textbook_scan(s, v):
 def chunked_scan(s, v, chunk=16, segment=4096):
     """A product with a triangle of weights inside chunks, the scan over chunks' totals; in segments that stay in the caches."""
     B, T, H, D = v.shape
-    mask = torch.ones(chunk, chunk).tril().log()
-    carry = (torch.full((B, 1, H), -math.inf), torch.zeros(B, 1, H), torch.zeros(B, 1, H, D))
+    mask = s.new_ones(chunk, chunk).tril().log()
+    carry = (s.new_full((B, 1, H), -math.inf), s.new_zeros(B, 1, H), s.new_zeros(B, 1, H, D))
     out = []
     for at in range(0, T, segment):
         n = min(segment, T - at) // chunk

@@ -1,4 +1,5 @@
 import { isRecording, noGrad } from '../autograd.js';
+import { binding } from '../binding.js';
 import { dims } from '../dims.js';
 import { dropout } from '../ops/dropout.js';
 import { mul, reshape, scale, sum } from '../ops/elementwise.js';
@@ -6,9 +7,10 @@ import { foldQuery } from '../ops/fold_query.js';
 import { linear } from '../ops/linear.js';
 import { scan } from '../ops/scan.js';
 import { Random } from '../random.js';
-import { Tensor } from '../tensor.js';
+import { scope, Tensor } from '../tensor.js';
 import { Linear } from './linear.js';
 import { Mixer, type MixerOptions } from './mixer.js';
+import { Scratch } from './scratch.js';
 import { State } from './state.js';
 
 export interface AarenOptions extends MixerOptions {
@@ -36,11 +38,13 @@ export class Aaren extends Mixer {
 	readonly v: Linear;
 	readonly out: Linear;
 	#folded: { a: Tensor; version: number } | undefined;
+	readonly #scratch: Scratch<'s' | 'v' | 'o'>;
 
 	constructor(options: AarenOptions) {
 		super('aaren', options);
 		this.fold = options.fold ?? true;
-		const { dim } = options;
+		const { dim, heads } = options;
+		this.#scratch = new Scratch({ s: heads, v: dim, o: dim });
 		const random = options.random ?? new Random(options.seed ?? 0);
 		const place = { ...options, random };
 		const initial = Float32Array.from({ length: dim }, () => random.normal());
@@ -75,6 +79,25 @@ export class Aaren extends Mixer {
 		return this.#project(o, B, T, C);
 	}
 
+	override get steps(): boolean {
+		return this.fold;
+	}
+
+	override step(x: Tensor, state: State, y: Tensor): void {
+		const { heads: H, dim: C } = this;
+		const B = x.shape[0]!;
+		state.expect('Aaren.forward', 'aaren', B);
+		const { s, v, o } = this.#scratch.of(B, x.device);
+		const m = state.get('m').buffer;
+		const u = state.get('u').buffer;
+		const w = state.get('w').buffer;
+		binding.linear(x.buffer, this.#foldedQuery().buffer, null, s.buffer, B, C, H);
+		this.v.into(x, v, B);
+		binding.scan(s.buffer, v.buffer, m, u, w, null, o.buffer, null, m, u, w, B, 1, H, H, C / H, false);
+		this.out.into(o, y, B);
+		state.length++;
+	}
+
 	#project(o: Tensor, B: number, T: number, C: number): Tensor {
 		const joined = reshape(o, [B, T, C]);
 		return this.out.forward(this.training ? dropout(joined, { rate: this.dropout, seed: this.drawSeed() }) : joined);
@@ -100,7 +123,7 @@ export class Aaren extends Mixer {
 		const version = this.query.version + this.q.weight.version + this.q.bias!.version + this.k.weight.version;
 		if (this.#folded?.version !== version || this.#folded.a.disposed) {
 			this.#folded?.a.dispose();
-			const a = noGrad(fold);
+			const a = noGrad(() => scope(fold));
 			a.persistent = true;
 			this.#folded = { a, version };
 		}
@@ -109,6 +132,7 @@ export class Aaren extends Mixer {
 
 	override dispose(): void {
 		this.#folded?.a.dispose();
+		this.#scratch.dispose();
 		super.dispose();
 	}
 }

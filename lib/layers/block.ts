@@ -1,16 +1,18 @@
 import { noGrad } from '../autograd.js';
+import { binding } from '../binding.js';
 import { ArgumentError } from '../errors.js';
 import { dropout } from '../ops/dropout.js';
 import { add } from '../ops/elementwise.js';
 import { gelu } from '../ops/gelu.js';
 import { Random } from '../random.js';
-import { scope, type Tensor } from '../tensor.js';
+import { scope, Tensor } from '../tensor.js';
 import { Aaren } from './aaren.js';
 import { CausalAttention } from './causal_attention.js';
 import { LayerNorm } from './layer_norm.js';
 import { Linear } from './linear.js';
-import { type ForwardOptions, type Mixer, type MixerOptions, type Recurrent, size } from './mixer.js';
+import { checkToken, type ForwardOptions, type Mixer, type MixerOptions, type Recurrent, size } from './mixer.js';
 import { Module } from './module.js';
+import { Scratch } from './scratch.js';
 import { State } from './state.js';
 
 export type MixerName = 'aaren' | 'attention';
@@ -40,6 +42,7 @@ export class Block extends Module implements Recurrent {
 	readonly linear2: Linear;
 	readonly norm: 'post' | 'pre';
 	readonly #rate: number;
+	readonly #scratch: Scratch<'a' | 'b' | 'h' | 'g'>;
 
 	constructor(options: BlockOptions) {
 		super();
@@ -55,6 +58,7 @@ export class Block extends Module implements Recurrent {
 		this.norm2 = this.part('norm2', new LayerNorm(dim, options));
 		this.norm = norm;
 		this.#rate = this.mixer.dropout;
+		this.#scratch = new Scratch({ a: dim, b: dim, h: hidden, g: hidden });
 	}
 
 	initialState(options: { readonly batch?: number } = {}): State {
@@ -65,7 +69,42 @@ export class Block extends Module implements Recurrent {
 	forward(x: Tensor, state?: State, options: ForwardOptions = {}): Tensor {
 		this.check();
 		if (!state || this.training) return this.#run(x, state, options);
+		if (this.mixer.steps && !options.lengths && x.shape[1] === 1) return noGrad(() => this.#step(x, state));
 		return noGrad(() => scope(() => this.#run(x, state, options)));
+	}
+
+	/** `#run` for one token of each sequence: see `Mixer.step`. */
+	#step(x: Tensor, state: State): Tensor {
+		const { mixer, norm1, norm2 } = this;
+		checkToken('Block', x, mixer.dim);
+		const B = x.shape[0]!;
+		const { a, b } = this.#scratch.of(B, x.device);
+		const y = Tensor.empty(x.shape, x.device);
+		const sum = (p: Tensor, q: Tensor, into: Tensor) => binding.add(p.buffer, q.buffer, into.buffer, 1, B * mixer.dim);
+		if (this.norm === 'pre') {
+			norm1.into(x, a, B);
+			mixer.step(a, state, b);
+			sum(b, x, b);
+			norm2.into(b, a, B);
+			this.#feedInto(a, a, B);
+			sum(b, a, y);
+		} else {
+			mixer.step(x, state, a);
+			sum(a, x, a);
+			norm1.into(a, b, B);
+			this.#feedInto(b, a, B);
+			sum(a, b, a);
+			norm2.into(a, y, B);
+		}
+		return y;
+	}
+
+	/** y ← `#feed(x)`; y may be x. */
+	#feedInto(x: Tensor, y: Tensor, B: number): void {
+		const { h, g } = this.#scratch.of(B, x.device);
+		this.linear1.into(x, h, B);
+		binding.gelu(h.buffer, g.buffer, g.size);
+		this.linear2.into(g, y, B);
 	}
 
 	#run(x: Tensor, state: State | undefined, options: ForwardOptions): Tensor {
@@ -75,6 +114,11 @@ export class Block extends Module implements Recurrent {
 		}
 		const mixed = this.norm1.forward(add(x, this.#drop(this.mixer.forward(x, state, options))));
 		return this.norm2.forward(add(mixed, this.#feed(mixed)));
+	}
+
+	override dispose(): void {
+		this.#scratch.dispose();
+		super.dispose();
 	}
 
 	#feed(x: Tensor): Tensor {
@@ -98,7 +142,12 @@ export class Stack extends Module implements Recurrent {
 	}
 
 	initialState(options: { readonly batch?: number } = {}): State {
-		return new State('stack', options.batch ?? 1, {}, this.blocks.map((block) => block.initialState(options)));
+		return new State(
+			'stack',
+			options.batch ?? 1,
+			{},
+			this.blocks.map((block) => block.initialState(options)),
+		);
 	}
 
 	/** As `Mixer.forward`. @param x `[B, T, C]` @returns `[B, T, C]` */

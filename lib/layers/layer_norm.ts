@@ -1,3 +1,4 @@
+import { binding } from '../binding.js';
 import { layerNorm } from '../ops/layer_norm.js';
 import { Tensor } from '../tensor.js';
 import type { LayerOptions } from './linear.js';
@@ -21,6 +22,12 @@ export class LayerNorm extends Module {
 		this.epsilon = options.epsilon ?? 1e-5;
 		this.weight = this.parameter('weight', Tensor.empty([dim], options.device, 'f32', new Float32Array(dim).fill(1)));
 		this.bias = this.parameter('bias', Tensor.empty([dim], options.device, 'f32', new Float32Array(dim)));
+	}
+
+	/** `forward` into memory that is there, without checks or a tape. @param x and `y`: `rows` rows */
+	into(x: Tensor, y: Tensor, rows: number): void {
+		const { weight, bias, epsilon } = this;
+		binding.layerNorm(x.buffer, weight.buffer, bias.buffer, y.buffer, null, null, rows, weight.shape[0]!, epsilon);
 	}
 
 	/** @param x `[…, dim]` */

@@ -1,3 +1,4 @@
+import { binding } from '../binding.js';
 import type { DeviceName } from '../device.js';
 import { linear } from '../ops/linear.js';
 import { Random } from '../random.js';
@@ -36,6 +37,12 @@ export class Linear extends Module {
 		};
 		this.weight = this.parameter('weight', draw([outputs, inputs], outputs * inputs));
 		this.bias = options.bias === false ? null : this.parameter('bias', draw([outputs], outputs));
+	}
+
+	/** `forward` into memory that is there, without checks or a tape. @param x and `y`: `rows` rows */
+	into(x: Tensor, y: Tensor, rows: number): void {
+		const { weight, bias } = this;
+		binding.linear(x.buffer, weight.buffer, bias?.buffer ?? null, y.buffer, rows, weight.shape[1]!, weight.shape[0]!);
 	}
 
 	/** @param x `[…, inputs]` @returns `[…, outputs]` */

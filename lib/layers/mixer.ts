@@ -1,6 +1,6 @@
 import { noGrad } from '../autograd.js';
-import { ArgumentError } from '../errors.js';
-import { scope, type Tensor } from '../tensor.js';
+import { ArgumentError, ShapeError } from '../errors.js';
+import { scope, Tensor } from '../tensor.js';
 import type { LayerOptions } from './linear.js';
 import { Module } from './module.js';
 import type { State } from './state.js';
@@ -53,12 +53,41 @@ export abstract class Mixer extends Module implements Recurrent {
 	forward(x: Tensor, state?: State, options: ForwardOptions = {}): Tensor {
 		this.check();
 		if (!state || this.training) return this.mix(x, state, options.lengths);
+		if (this.steps && !options.lengths && x.shape[1] === 1) return noGrad(() => this.#one(x, state));
 		return noGrad(() => scope(() => this.mix(x, state, options.lengths)));
+	}
+
+	#one(x: Tensor, state: State): Tensor {
+		checkToken(this.constructor.name, x, this.dim);
+		const y = Tensor.empty(x.shape, x.device);
+		this.step(x, state, y);
+		return y;
+	}
+
+	/** Whether `step` is there. */
+	get steps(): boolean {
+		return false;
+	}
+
+	/**
+	 * `mix` for one token of each sequence, `x` and `y` `[B, 1, C]` (see `checkToken`): the same operations and the same bits,
+	 * without new tensors for what lies between. Outside of training, and with gradients off.
+	 */
+	step(_x: Tensor, _state: State, _y: Tensor): void {
+		throw new Error(`${this.kind}: has no step`);
 	}
 
 	abstract initialState(options?: { readonly batch?: number }): State;
 
 	protected abstract mix(x: Tensor, state: State | undefined, lengths: Tensor | undefined): Tensor;
+}
+
+/** @throws ShapeError or ArgumentError unless `x` is `[B, 1, C]` of f32, one token of each sequence */
+export function checkToken(where: string, x: Tensor, C: number): void {
+	const { shape, dtype } = x;
+	if (shape.length === 3 && shape[1] === 1 && shape[2] === C && dtype === 'f32') return;
+	if (dtype !== 'f32') throw new ArgumentError(`${where}.forward: \`x\` holds ${dtype}, expected f32`);
+	throw new ShapeError(`${where}.forward: \`x\` has shape [${shape.join(', ')}], expected [B T C=${C}]`);
 }
 
 /** @throws ArgumentError unless `value` is an integer from 1 */
