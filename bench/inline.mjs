@@ -21,7 +21,8 @@ const rounds = 400;
 function subjects(cost) {
 	const width = Math.round(Math.sqrt(cost));
 	const [row, matrix, y] = [buffer(width), buffer(width * width), buffer(width)];
-	const [x, z] = [buffer(cost), buffer(cost)];
+	const n = cost / 2; // elements read and elements written both count
+	const [x, z] = [buffer(n), buffer(n)];
 	return [
 		{
 			name: 'linear, one row',
@@ -30,7 +31,7 @@ function subjects(cost) {
 			call: () => binding.linear(row, matrix, null, y, 1, width, width),
 			held: [row, matrix, y],
 		},
-		{ name: 'scale', cost, result: z, call: () => binding.scale(x, z, 1.5, cost), held: [x, z] },
+		{ name: 'scale', cost, result: z, call: () => binding.scale(x, z, 1.5, n), held: [x, z] },
 	];
 }
 

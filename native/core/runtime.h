@@ -85,7 +85,7 @@ class Queue {
 
 // ---- what may run inline -------------------------------------------------------------------
 // On an idle queue, work of at most this many multiply-adds or elements runs on the calling thread: handing it to the
-// queue's thread and being woken again costs 15–60 µs (bench/inline.ts, in docs/architecture.md), in which the CPU does
+// queue's thread and being woken again costs 15–60 µs (bench/inline.mjs, in docs/architecture.md), in which the CPU does
 // about this much. On the GPU only the launch happens inline, so the same rule keeps long launches' waits off the caller.
 constexpr double kInlineCost = 1 << 18;
 
