@@ -50,7 +50,7 @@ export const operations = new Map(
 	[...members('Operations')].map(([name, parameters]): [string, Parameter[]] => [
 		name,
 		parameters.map((parameter) => {
-			const [label, type] = parameter.split(/:\s*/) as [string, string];
+			const [label, type] = parameter.replace(/,\s*$/, '').split(/:\s*/) as [string, string];
 			return { name: label, words: words[type] ?? `binding.d.ts says ${type}` };
 		}),
 	]),
