@@ -72,6 +72,7 @@ void scan(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<fl
   expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H));
   expect("m", m, volume(B, H)), expect("u", u, volume(B, H)), expect("w", w, volume(B, H, D));
   expect_heads(H, G, D);
+  if (!!m0 != !!u0 || !!m0 != !!w0) fail(OPLUS_BAD_SHAPE, "%s", "`m0`, `u0` and `w0` are given together or not at all");
   // The states come in as const and go out otherwise: one type for both, of which the first is only read.
   const States before =
       m0 ? States{const_cast<float*>(m0.data), const_cast<float*>(u0.data), const_cast<float*>(w0.data)} : States{};

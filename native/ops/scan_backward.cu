@@ -102,6 +102,8 @@ void scan_backward(Stream stream, In<float> s, In<float> v, MaybeIn<float> m0, M
   expect("ds", ds, volume(B, T, H)), expect("dv", dv, volume(B, T, H, D));
   expect("du0", du0, volume(B, H)), expect("dw0", dw0, volume(B, H, D));
   expect_heads(H, G, D);
+  if (!!m0 != !!u0 || !!m0 != !!w0) fail(OPLUS_BAD_SHAPE, "%s", "`m0`, `u0` and `w0` are given together or not at all");
+  if (!!m != !!du || !!m != !!dw) fail(OPLUS_BAD_SHAPE, "%s", "`m`, `du` and `dw` are given together or not at all");
   // Only read: one type for states that come in and states that go out.
   const States final =
       m ? States{const_cast<float*>(m.data), const_cast<float*>(du.data), const_cast<float*>(dw.data)} : States{};
