@@ -15,6 +15,7 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
+// Kernels say one block a multiprocessor: the compiler would else rather spill registers than go below some number.
 constexpr int kScanThreads = 256;
 constexpr int kScanWarps = kScanThreads / 32;
 
@@ -80,7 +81,7 @@ __device__ void scan_leaves(const Job& job, int64_t begin, int64_t end, State<S>
 
 // All of a sequence in one block.
 template <typename S, bool kEmit, typename Job>
-__global__ void __launch_bounds__(kScanThreads) scan_whole(Job job) {
+__global__ void __launch_bounds__(kScanThreads, 1) scan_whole(Job job) {
   job.enter(blockIdx.x);
   State<S> carry = job.template first<S>();
   scan_leaves<S, kEmit>(job, 0, job.count, carry);
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_whole(Job job) {
 
 // The total of one chunk. States of a sequence: what comes before it, then one for each chunk.
 template <typename S, typename Job>
-__global__ void __launch_bounds__(kScanThreads) scan_totals(Job job, States states, int64_t chunk) {
+__global__ void __launch_bounds__(kScanThreads, 1) scan_totals(Job job, States states, int64_t chunk) {
   job.enter(blockIdx.x);
   const int64_t at = static_cast<int64_t>(blockIdx.x) * (gridDim.y + 1), begin = blockIdx.y * chunk;
   State<S> carry = State<S>::none();
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_totals(Job job, States stat
 
 // A chunk, from the state before it.
 template <typename S, typename Job>
-__global__ void __launch_bounds__(kScanThreads) scan_chunk(Job job, States states, int64_t chunk) {
+__global__ void __launch_bounds__(kScanThreads, 1) scan_chunk(Job job, States states, int64_t chunk) {
   job.enter(blockIdx.x);
   const int64_t begin = blockIdx.y * chunk;
   State<S> carry = states.template load<S>(static_cast<int64_t>(blockIdx.x) * (gridDim.y + 1) + blockIdx.y, job.D);
