@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(32 * kColumnWarps)
 
 void launch_columns(Stream stream, const float* x, float* y, int64_t outer, int64_t n, int64_t inner, int64_t parts) {
   const int64_t sums = volume(outer, inner);
-  const dim3 grid(static_cast<unsigned>(divide_up(sums, 32)), static_cast<unsigned>(parts));
+  const dim3 grid(blocks(divide_up(sums, 32)), blocks(parts));
   gpu::launch(columns, grid, 32 * kColumnWarps, stream, x, y, sums, n, inner, divide_up(n, parts));
 }
 

@@ -102,8 +102,7 @@ __global__ void __launch_bounds__(32 * kNarrowWarps)
 template <int kFew>
 void run_along(Stream stream, const Few& few, const float* wide, int64_t lines, int64_t depth, const Narrow& out) {
   const auto run = [&](auto kernel, int64_t each) {
-    gpu::launch(kernel, static_cast<unsigned>(divide_up(lines, each * kNarrowWarps)), 32 * kNarrowWarps, stream, few, wide, lines,
-                depth, out);
+    gpu::launch(kernel, blocks(divide_up(lines, each * kNarrowWarps)), 32 * kNarrowWarps, stream, few, wide, lines, depth, out);
   };
   const bool four = few.step == 1 && few.line % 4 == 0 && depth % 4 == 0 && aligned(few.data, wide);
   const bool many = lines >= 4 * 16 * kNarrowWarps * gpu::processors(stream);  // four a warp still fill the card
@@ -120,7 +119,7 @@ void along_lines(Stream stream, const Few& few, const float* wide, int64_t lines
 template <int kFew>
 void run_across(Stream stream, const Few& few, const float* wide, int64_t lines, int64_t depth, const Narrow& out, int64_t parts,
                 bool four) {
-  const dim3 grid(static_cast<unsigned>(divide_up(lines, four ? 128 : 32)), static_cast<unsigned>(parts));
+  const dim3 grid(blocks(divide_up(lines, four ? 128 : 32)), blocks(parts));
   gpu::launch(four ? across<kFew, 4> : across<kFew, 1>, grid, 32 * kNarrowWarps, stream, few, wide, lines, depth,
               divide_up(depth, parts), out);
 }

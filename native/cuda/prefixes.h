@@ -161,12 +161,12 @@ int64_t chunk_length(Stream stream, int64_t sequences, int64_t count) {
 template <typename S, bool kEmit, typename Job>
 void run_scan(Stream stream, const Job& job, int64_t sequences) {
   if (sequences == 0) return;
-  const auto across = static_cast<unsigned>(sequences);
+  const auto across = blocks(sequences);
   const int64_t chunk = chunk_length<S>(stream, sequences, job.count), chunks = divide_up(job.count, chunk);
   if (chunks <= 1) return gpu::launch(scan_whole<S, kEmit, Job>, across, scan_threads<S>(job.count), stream, job);
   const int64_t n = sequences * (chunks + 1);
   const States states = states_in(gpu::scratch(stream, states_size(n, job.D)), n);
-  const dim3 grid(across, static_cast<unsigned>(chunks));
+  const dim3 grid(across, blocks(chunks));
   gpu::launch(scan_totals<S, Job>, grid, kScanThreads, stream, job, states, chunk);
   gpu::launch(scan_whole<S, kEmit, Carry<Job>>, across, scan_threads<S>(chunks + 1), stream,
               Carry<Job>{job, states, chunks + 1, job.D});

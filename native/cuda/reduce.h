@@ -33,10 +33,10 @@ __global__ void __launch_bounds__(kReduceThreads) last_sum(int count, const floa
 // last(Σ term(i), i < n) runs once, in one thread.
 template <typename Term, typename Last>
 void reduce(Stream stream, int64_t n, Term term, Last last) {
-  const int64_t blocks = at_least(1, at_most(kPartials, divide_up(n, 4 * kReduceThreads)));
+  const int64_t count = at_least(1, at_most(kPartials, divide_up(n, 4 * kReduceThreads)));
   float* partial = gpu::scratch(stream, kPartials);
-  gpu::launch(partial_sums<Term>, static_cast<unsigned>(blocks), kReduceThreads, stream, n, term, partial);
-  gpu::launch(last_sum<Last>, 1, kReduceThreads, stream, static_cast<int>(blocks), partial, last);
+  gpu::launch(partial_sums<Term>, blocks(count), kReduceThreads, stream, n, term, partial);
+  gpu::launch(last_sum<Last>, 1, kReduceThreads, stream, static_cast<int>(count), partial, last);
 }
 
 }  // namespace

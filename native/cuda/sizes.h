@@ -8,6 +8,12 @@ inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// The first dimension of a grid. Larger ones would be cut off silently.
+inline unsigned blocks(int64_t n) {
+  if (n > INT32_MAX) fail(OPLUS_BAD_SHAPE, "%lld blocks of threads are more than a launch can have", static_cast<long long>(n));
+  return static_cast<unsigned>(n);
+}
+
 // Blocks for `work` blocks' worth of work in a loop with the grid's stride: enough to fill the card several times over, so
 // that blocks that end early leave no gap, and no more.
 inline unsigned blocks_for(Stream stream, int64_t work) {

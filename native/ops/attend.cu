@@ -135,8 +135,8 @@ void attend(Stream stream, In<float> q, In<float> k, In<float> v, MaybeIn<int32_
   }
   const int64_t tiles = divide_up(T, 64);
   with_width(D, four, [&](auto width, auto is_four) {
-    gpu::launch(attend_tile<width, is_four>, static_cast<unsigned>(B * H * tiles), kAttendThreads, stream, heads, q.data, k.data,
-                v.data, o.data, L.data, tiles);
+    gpu::launch(attend_tile<width, is_four>, blocks(B * H * tiles), kAttendThreads, stream, heads, q.data, k.data, v.data, o.data,
+                L.data, tiles);
   });
 }
 

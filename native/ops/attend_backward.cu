@@ -128,15 +128,14 @@ void attend_backward(Stream stream, In<float> q, In<float> k, In<float> v, Maybe
   const Heads heads{lengths.data, T, S, H, G, D, S, 1 / sqrtf(static_cast<float>(D)), causal};
   const int64_t rows = B * T * H;
   float* delta = gpu::scratch(stream, rows);
-  gpu::launch(deltas, static_cast<unsigned>(divide_up(rows, kAttendThreads / 32)), kAttendThreads, stream, g.data, o.data, delta,
-              rows, D);
+  gpu::launch(deltas, blocks(divide_up(rows, kAttendThreads / 32)), kAttendThreads, stream, g.data, o.data, delta, rows, D);
   const Given in{q.data, k.data, v.data, g.data, L.data, delta};
   with_width(D, aligned(q.data, k.data, v.data, g.data), [&](auto width, auto four) {
     const int64_t query_tiles = divide_up(T, 64), key_tiles = divide_up(S, width <= 4 ? 64 : 32);
-    gpu::launch(query_gradient<width, four>, static_cast<unsigned>(B * H * query_tiles), kAttendThreads, stream, heads, in,
-                dq.data, query_tiles);
-    gpu::launch(key_gradient<width, four>, static_cast<unsigned>(B * G * key_tiles), kAttendThreads, stream, heads, in, dk.data,
-                dv.data, key_tiles);
+    gpu::launch(query_gradient<width, four>, blocks(B * H * query_tiles), kAttendThreads, stream, heads, in, dq.data,
+                query_tiles);
+    gpu::launch(key_gradient<width, four>, blocks(B * G * key_tiles), kAttendThreads, stream, heads, in, dk.data, dv.data,
+                key_tiles);
   });
 }
 

@@ -47,15 +47,15 @@ __global__ void __launch_bounds__(32 * kWarps) fold_backward(const float* q, con
 void fold_query(Stream stream, In<float> q, In<float> w, Out<float> a, int64_t H, int64_t D, int64_t C, float factor) {
   expect("q", q, volume(H, D)), expect("w", w, volume(H, D, C)), expect("a", a, volume(H, C));
   const int64_t tiles = divide_up(C, 32);
-  gpu::launch(fold, static_cast<unsigned>(H * tiles), 32 * kWarps, stream, q.data, w.data, a.data, D, C, tiles, factor);
+  gpu::launch(fold, blocks(H * tiles), 32 * kWarps, stream, q.data, w.data, a.data, D, C, tiles, factor);
 }
 
 void fold_query_backward(Stream stream, In<float> q, In<float> w, In<float> da, Out<float> dq, Out<float> dw, int64_t H,
                          int64_t D, int64_t C, float factor) {
   expect("q", q, volume(H, D)), expect("w", w, volume(H, D, C)), expect("da", da, volume(H, C));
   expect("dq", dq, volume(H, D)), expect("dw", dw, volume(H, D, C));
-  gpu::launch(fold_backward, static_cast<unsigned>(divide_up(H * D, kWarps)), 32 * kWarps, stream, q.data, w.data, da.data,
-              dq.data, dw.data, H * D, D, C, factor);
+  gpu::launch(fold_backward, blocks(divide_up(H * D, kWarps)), 32 * kWarps, stream, q.data, w.data, da.data, dq.data, dw.data,
+              H * D, D, C, factor);
 }
 
 constexpr oplus_op list[] = {op<fold_query>("foldQuery"), op<fold_query_backward>("foldQueryBackward")};

@@ -25,8 +25,8 @@ void join_states(Stream stream, In<float> m1, In<float> u1, In<float> w1, In<flo
   expect("m1", m1, n), expect("u1", u1, n), expect("w1", w1, size), expect("m2", m2, n), expect("u2", u2, n),
       expect("w2", w2, size);
   expect("m", m, n), expect("u", u, n), expect("w", w, size);
-  gpu::launch(join_kernel, static_cast<unsigned>(n), 32, stream, m1.data, u1.data, w1.data, m2.data, u2.data, w2.data, m.data,
-              u.data, w.data, D);
+  gpu::launch(join_kernel, blocks(n), 32, stream, m1.data, u1.data, w1.data, m2.data, u2.data, w2.data, m.data, u.data, w.data,
+              D);
 }
 
 constexpr oplus_op list[] = {op<join_states>("join")};

@@ -118,8 +118,8 @@ void layer_norm(Stream stream, In<float> x, In<float> gamma, In<float> beta, Out
   expect("mean", mean, N), expect("rstd", rstd, N);
   if (C == 0 && !mean && !rstd) return;
   const auto run = [&](auto kernel, int64_t rows) {
-    gpu::launch(kernel, static_cast<unsigned>(divide_up(N, rows)), kThreads, stream, x.data, gamma.data, beta.data, y.data,
-                mean.data, rstd.data, N, C, epsilon);
+    gpu::launch(kernel, blocks(divide_up(N, rows)), kThreads, stream, x.data, gamma.data, beta.data, y.data, mean.data, rstd.data,
+                N, C, epsilon);
   };
   const bool four = C % 4 == 0 && aligned(x.data, gamma.data, beta.data, y.data);
   if (C <= kWarpColumns) four ? run(normalize<4, 1>, 8) : run(normalize<1, 1>, 8);
@@ -132,8 +132,8 @@ void layer_norm_backward(Stream stream, In<float> g, In<float> x, In<float> gamm
       expect("rstd", rstd, N);
   expect("dx", dx, volume(N, C)), expect("dgamma", dgamma, C), expect("dbeta", dbeta, C);
   const auto run = [&](auto kernel, int64_t rows) {
-    gpu::launch(kernel, static_cast<unsigned>(divide_up(N, rows)), kThreads, stream, g.data, x.data, gamma.data, mean.data,
-                rstd.data, dx.data, N, C);
+    gpu::launch(kernel, blocks(divide_up(N, rows)), kThreads, stream, g.data, x.data, gamma.data, mean.data, rstd.data, dx.data,
+                N, C);
   };
   const bool four = C % 4 == 0 && aligned(g.data, x.data, gamma.data, dx.data);
   if (C <= kWarpColumns) four ? run(normalize_backward<4, 1>, 8) : run(normalize_backward<1, 1>, 8);
@@ -141,7 +141,7 @@ void layer_norm_backward(Stream stream, In<float> g, In<float> x, In<float> gamm
 
   const int64_t parts = column_parts(stream, C, N);
   float* partial = parts > 1 ? gpu::scratch(stream, 2 * parts * C) : nullptr;
-  const dim3 grid(static_cast<unsigned>(divide_up(C, 32)), static_cast<unsigned>(parts));
+  const dim3 grid(blocks(divide_up(C, 32)), blocks(parts));
   gpu::launch(gain_backward, grid, 32 * kColumnWarps, stream, g.data, x.data, mean.data, rstd.data,
               parts > 1 ? partial : dgamma.data, parts > 1 ? partial + parts * C : dbeta.data, N, C, divide_up(N, parts));
   if (parts == 1) return;

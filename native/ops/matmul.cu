@@ -98,7 +98,7 @@ struct Product {
 
 template <int kTile, bool kAlongA, bool kAlongB>
 void launch_tiles(Stream stream, const Product& p, Result out, int64_t parts) {
-  const dim3 grid(static_cast<unsigned>(divide_up(p.M, kTile) * out.columns), static_cast<unsigned>(parts));
+  const dim3 grid(blocks(divide_up(p.M, kTile) * out.columns), blocks(parts));
   const int64_t stride_a = kAlongA ? p.K : p.M, stride_b = kAlongB ? p.K : p.N;
   const auto run = [&](auto four) {
     const Lines<kAlongA, four> a{p.a, stride_a, p.M, p.K};

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(32 * kRowWarps) sum_rows(const float* x, float
 }
 
 void launch_rows(Stream stream, const float* x, float* y, int64_t rows, int64_t n, int64_t parts) {
-  const dim3 grid(static_cast<unsigned>(divide_up(rows, kRowWarps)), static_cast<unsigned>(parts));
+  const dim3 grid(blocks(divide_up(rows, kRowWarps)), blocks(parts));
   gpu::launch(sum_rows, grid, 32 * kRowWarps, stream, x, y, rows, n, divide_up(n, parts));
 }
 

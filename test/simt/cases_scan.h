@@ -204,7 +204,7 @@ inline void scan_cases() {
     scan_case({2, 200, 1, 1, 256, true, true, reverse}), scan_case({1, 1300, 1, 1, 5, true, false, reverse, 3});
   }
   scan_case({1, 64, 2, 2, 16, true, false, false, 40});  // weights that underflow
-  scan_case({8, 300, 1, 1, 64, true, false, true});  // three tiles in one block
+  scan_case({8, 300, 1, 1, 64, true, false, true});      // three tiles in one block
   scan_case({9, 20, 1, 1, 64}), scan_case({1, 60, 2, 2, 16, true, false, false, 1, 0, false}),
       scan_case({1, 400, 1, 1, 64, true, false, true, 1, 0, false});
 }

@@ -3,7 +3,7 @@
 
 #include "internal.h"
 
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) || defined(SIMT_UCONTEXT)
 #include <ucontext.h>
 #endif
 
@@ -12,7 +12,7 @@ namespace simt {
 constexpr size_t stack_bytes = SIMT_ASAN ? 256 << 10 : 64 << 10;
 constexpr size_t page = 4096;
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
 // By hand: swapcontext makes a system call for the signal mask, which is 12 times slower end to end.
 extern "C" __attribute__((visibility("hidden"))) void simt_switch(void** save, void* load);
 asm(R"(
