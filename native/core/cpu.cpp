@@ -109,7 +109,7 @@ void release(void*, void* data) {
 }
 
 int copy(void*, void* to, const void* from, int64_t bytes, oplus_message*) {
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));  // empty arrays may have no address
   return OPLUS_OK;
 }
 int synchronize(void*, oplus_message*) { return OPLUS_OK; }
