@@ -75,7 +75,8 @@ double norm_cost(In<float>, In<float>, In<float>, Out<float>, MaybeOut<float>, M
   return 8.0 * static_cast<double>(N) * static_cast<double>(C);
 }
 
-// One row: dx, and its part of dgamma and dbeta.
+// One row: dx, and its part of dgamma and dbeta. a waits in dx: made again beside the subtraction, the two would be one fused
+// multiply-subtract, and a − mean(a), which is 0 in a row of one number, would be the rounding of a.
 OPLUS_INLINE void backward_row(const float* g, const float* x, const float* gamma, float mean, float rstd, float* dx,
                                float* dgamma, float* dbeta, int64_t C) {
   Vec sum_a{}, sum_ax{};
@@ -83,13 +84,14 @@ OPLUS_INLINE void backward_row(const float* g, const float* x, const float* gamm
     const Vec up = get(g), hat = (get(x) - mean) * rstd, a = up * get(gamma);
     sum_a += a;
     sum_ax += a * hat;  // beyond the row, a is 0
+    put(dx + i, a, lanes);
     put(dgamma + i, get(dgamma) + up * hat, lanes);
     put(dbeta + i, get(dbeta) + up, lanes);
   });
   const float width = static_cast<float>(C), mean_a = sum(sum_a) / width, mean_ax = sum(sum_ax) / width;
   for_vectors(C, [&](int64_t i, int64_t lanes, auto get) {
     const Vec hat = (get(x) - mean) * rstd;
-    put(dx + i, (get(g) * get(gamma) - mean_a - hat * mean_ax) * rstd, lanes);
+    put(dx + i, (get(dx) - mean_a - hat * mean_ax) * rstd, lanes);
   });
 }
 

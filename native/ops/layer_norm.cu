@@ -81,8 +81,9 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t c = first; c < end; c += kLanes * V) {
     const Pack<V> in = load_pack<V>(x + row * C + c), gain = load_pack<V>(gamma + c);
     Pack<V> out = load_pack<V>(g + row * C + c);
+    // Rounded as in `plain`, not fused with the subtraction: in a row of one number the two cancel exactly.
 #pragma unroll
-    for (int j = 0; j < V; ++j) out.x[j] = scale * (out.x[j] * gain.x[j] - plain - (in.x[j] - middle) * scale * along);
+    for (int j = 0; j < V; ++j) out.x[j] = scale * (__fmul_rn(out.x[j], gain.x[j]) - plain - (in.x[j] - middle) * scale * along);
     store_pack<V>(dx + row * C + c, out);
   }
 }

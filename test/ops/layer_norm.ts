@@ -31,6 +31,10 @@ function normalised({ N, C }: Sizes, x: Floats, precision: Precision): Floats {
 export const subject: Subject = {
 	name: 'layerNorm',
 	cases: [
+		{ N: 5, C: 1 },
+		{ N: 70, C: 1, offset: 100 },
+		{ N: 5, C: 2 },
+		{ N: 70, C: 2, offset: 100 },
 		{ N: 1, C: 3 },
 		{ N: 3, C: 5 },
 		{ N: 7, C: 32 },

@@ -118,6 +118,8 @@ inline void train_cases() {
   for (int64_t n : {1, 6, 1024, 5003}) adamw_case(n, 0.5f, true);
   adamw_case(64, 0, true), adamw_case(64, 0.5f, false), adamw_case(64, 1000.f, true);
   for (auto [N, C] : {std::pair<int64_t, int64_t>{1, 1},
+                      {70, 1},
+                      {70, 2},
                       {3, 5},
                       {9, 32},
                       {17, 33},

@@ -106,6 +106,7 @@ inline float __uint_as_float(unsigned u) { return simt::from_bits<float>(u); }
 inline int __float_as_int(float f) { return int(__float_as_uint(f)); }
 inline float __int_as_float(int i) { return __uint_as_float(unsigned(i)); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline float __fmul_rn(float a, float b) { return a * b; }  // never fused; nor is anything here, which is built without FMA
 // glibc declares __expf and friends with C linkage, so these have to be macros.
 #define __expf(x) (::expf(x))
 #define __logf(x) (::logf(x))
