@@ -58,6 +58,43 @@ static inline void parallel_with_scratch(int64_t tasks, int64_t floats, bool alo
   });
 }
 
+// Tasks in a chain, where each needs a little of the one before it. A thread takes the next task, makes `prepare(memory, task)` at
+// once, waits for its turn, makes `turn(memory, task)` (turns come one at a time, in the order of tasks), and then
+// `finish(memory, task)` while others have theirs. None of the three may throw, and prepare may write to `memory` alone: a thread
+// that waits for longer than preparing takes prepares the task whose turn it is itself and takes that turn, so that nobody waits
+// for a thread that the system has put aside; on a busy machine that would be a scheduler's tick for every task.
+template <typename P, typename T, typename F>
+static inline void relay(int64_t tasks, int64_t floats, P&& prepare, T&& turn, F&& finish) {
+  const int64_t workers = at_most(tasks, threads()), stride = divide_up(floats, 16) * 16;
+  Scratch memory(2 * workers * stride);
+  alignas(64) int64_t taken = 0;   // tasks that have a thread
+  alignas(64) int64_t begun = 0;   // turns that somebody has taken: the right to task's turn is to move this from task to task + 1
+  alignas(64) int64_t passed = 0;  // turns that are over
+  const auto take_turn = [&](float* own, int64_t task) {
+    int64_t expected = task;
+    if (!__atomic_compare_exchange_n(&begun, &expected, task + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) return;
+    turn(own, task);
+    __atomic_store_n(&passed, task + 1, __ATOMIC_RELEASE);
+    finish(own, task);
+  };
+  parallel_for(static_cast<int>(workers), [&](int worker) {
+    float *own = memory.data() + 2 * worker * stride, *other = own + stride;
+    for (int64_t task; (task = __atomic_fetch_add(&taken, 1, __ATOMIC_RELAXED)) < tasks;) {
+      const int64_t start = nanoseconds();
+      prepare(own, task);
+      int64_t now = nanoseconds();
+      const int64_t patience = 2 * (now - start);
+      for (int64_t at, seen = -1, since = now, looks = 0; (at = __atomic_load_n(&passed, __ATOMIC_ACQUIRE)) < task; ++looks) {
+        if (at != seen) seen = at, since = nanoseconds(), looks = 0;
+        if (looks % 64 == 63 && nanoseconds() - since > patience && __atomic_load_n(&begun, __ATOMIC_RELAXED) == at)
+          prepare(other, at), take_turn(other, at);
+        else wait_briefly(static_cast<int>(at_most(looks, INT32_MAX)));
+      }
+      take_turn(own, task);
+    }
+  });
+}
+
 // Σ f(begin, end) over the pieces of [0, n): partial sums of fixed pieces, added in order.
 template <typename F>
 static inline double sum_pieces(int64_t n, F&& f) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -68,10 +69,7 @@ class Pool {
     }
     wake_.notify_all();
     work();
-    for (int spin = 0; active_.load(std::memory_order_acquire); ++spin) {
-      if (spin < 4096) relax();
-      else std::this_thread::yield();
-    }
+    for (int looks = 0; active_.load(std::memory_order_acquire); ++looks) wait_briefly(looks);
     if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
   }
 
@@ -128,6 +126,15 @@ class Pool {
 thread_local bool Pool::nested_ = false;
 
 }  // namespace
+
+void wait_briefly(int looks) {
+  if (looks < 4096) relax();
+  else std::this_thread::yield();
+}
+
+int64_t nanoseconds() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 int threads() { return Pool::get().want.load(std::memory_order_relaxed); }
 void set_threads(int n) { Pool::get().want = n > 0 ? std::min(n, 256) : wanted(); }

@@ -1,11 +1,17 @@
 // One pool of threads for the process. Why our own and not OpenMP: docs/architecture.md, "Threads".
 #pragma once
+#include <cstdint>
 #include <type_traits>
 
 namespace oplus {
 
 int threads();            // workers that take part, the caller included
 void set_threads(int n);  // 0: as many as the process may use
+
+// Between two looks at what another thread will change: a few pauses, then the processor is offered to others, because the
+// thread waited for may be one of them.
+void wait_briefly(int looks);
+int64_t nanoseconds();  // of a clock that never goes back
 
 namespace detail {
 void parallel(int tasks, void (*body)(void* context, int task), void* context);

@@ -34,16 +34,27 @@ OPLUS_INLINE Vec vmin(Vec a, Vec b) { return a < b ? a : b; }
 
 // The first n lanes (0 ≤ n ≤ kLanes); the others are `rest`.
 OPLUS_INLINE Vec load_part(const float* p, int64_t n, float rest = 0) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_mask_loadu_ps((__m512)splat(rest), static_cast<__mmask16>((1u << n) - 1), p);
+#else
   float lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = rest;
   for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
   return load(lanes);
+#endif
 }
 OPLUS_INLINE void store_part(float* p, Vec v, int64_t n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+#else
   float lanes[kLanes];
   store(lanes, v);
   for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+#endif
 }
+// The same where n may be all lanes, which needs no care.
+OPLUS_INLINE Vec load_some(const float* p, int64_t n, float rest = 0) { return n >= kLanes ? load(p) : load_part(p, n, rest); }
+OPLUS_INLINE void store_some(float* p, Vec v, int64_t n) { n >= kLanes ? store(p, v) : store_part(p, v, n); }
 
 // Halves onto each other: always the same tree, so always the same bits.
 OPLUS_INLINE float sum(Vec v) {

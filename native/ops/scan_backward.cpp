@@ -4,158 +4,176 @@
 //   dv_i = p_i G_i              ds_i = p_i (v_i·G_i − D_i)                    p_i = e^(s_i − L_i)
 //
 // This is ⊕ from right to left over the leaves (−L_i, δ_i, g_i): L never falls over time, so the running maximum is −L_i
-// itself and joining needs only ρ. Every exponent is at most 0. Threads share out batches and heads.
+// itself and joining needs only ρ. Every exponent is at most 0.
+//
+// Memory is walked and threads share out the work as in scan.cpp, from the other end: against the order in which numbers lie,
+// rows, heads and vectors alike. (Rows from the last to the first, but each from left to right, took 1.6 times as long.)
 #include "core/op.h"
-#include "core/pool.h"
+#include "core/partition.h"
 #include "core/simd.h"
 #include "scan.h"
+#include "scan_tiles.h"
 
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int kChunk = 32;                  // tokens whose weights are worked out together
-constexpr int kRun = 8;                     // tokens of one head taken together, see scan.cpp
 constexpr int64_t kBeyondCaches = 8 << 20;  // elements of dv from which stores go past the caches
-constexpr int64_t kSmall = 1 << 15;         // elements below which a second thread costs more than it brings
 
 struct Problem {
-  const float *s, *v, *o, *L, *g;
+  const float *s, *v, *o, *L, *g;  // g may be null
   float *ds, *dv;
-  int64_t B, T, H, G, D;
-  bool reverse;
+  ScanSizes z;
+  bool past_caches;
 };
 
-// What one head carries from right to left.
+// What goes from right to left: [heads], [heads], [heads, D].
 struct Carry {
-  float* G;  // [D]
-  float D;
-  float L;  // L of the token to the right
+  float *L;  // of the token to the right
+  float *D, *G;
 };
 
-// ρ and p of n tokens, taken from right to left: `row` is the last one's place in [B·T], `step` leads to the one before.
-void find_weights(const Problem& z, int64_t row, int64_t step, int64_t h, int n, float* next_L, float* rho, float* p) {
-  float right[kChunk], here[kChunk], score[kChunk];
-  for (int i = 0; i < n; ++i, row += step) {
-    here[i] = z.L[row * z.H + h];
-    score[i] = z.s[row * z.H + h];
-    right[i] = i ? here[i - 1] : *next_L;
-  }
-  *next_L = here[n - 1];
-  for (int i = 0; i < n; i += kLanes) {
-    const int lanes = n - i < kLanes ? n - i : kLanes;
-    const Vec l = load_part(here + i, lanes, kNoScore), r = load_part(right + i, lanes, kNoScore),
-              s = load_part(score + i, lanes, kNoScore);
+Carry carry_in(float* memory, int64_t heads) { return {memory, memory + heads, memory + 2 * heads}; }
+
+// ρ and p of n tokens, each [n, heads] in the order of memory. `right` is room for n + 2 rows: L, with that of the token walked
+// before at its end.
+template <bool kFromTheRight>
+void find_weights(const float* s, const float* L, int64_t H, int64_t heads, int64_t n, float* L_right, float* room, float* rho,
+                  float* p) {
+  const int64_t count = n * heads, back = kFromTheRight ? heads : -heads;
+  const size_t row = sizeof(float) * static_cast<size_t>(heads);
+  float* here = room + heads;
+  for (int64_t j = 0; j < n; ++j) std::memcpy(here + j * heads, L + j * H, row), std::memcpy(p + j * heads, s + j * H, row);
+  std::memcpy(kFromTheRight ? here + count : here - heads, L_right, row);
+  std::memcpy(L_right, kFromTheRight ? here : here + count - heads, row);
+  for (int64_t k = 0; k < count; k += kLanes) {
+    const Vec l = load(here + k);
     const VecInt empty = l == kNoScore;  // an empty prefix hands nothing to the left and has no weight of its own
-    store_part(rho + i, select(empty, Vec{}, exp(l - r)), lanes);
-    store_part(p + i, select(empty, Vec{}, exp(s - l)), lanes);
+    store(rho + k, select(empty, Vec{}, exp(l - load(here + k + back))));
+    store(p + k, select(empty, Vec{}, exp(load(p + k) - l)));
   }
 }
 
-// A few tokens of one head, from right to left.
-struct Run {
-  const float *g, *o, *v;  // of the rightmost token; g may be null
-  float* dv;
-  const float *rho, *p;
-  int64_t step, v_step;  // floats to the token before
-  int n;
-};
+int64_t chunk_floats(int64_t heads) { return 3 * (at_least(kWeights, heads) + kLanes) + 2 * heads; }
 
-// Columns [d, d + V · kLanes): G ← g + ρG and dv ← p·G with G in registers, and both dot products of every token.
-template <int V, bool kPastCaches>
-OPLUS_INLINE void columns(const Run& run, int64_t d, float* G, float* delta, float* along) {
-  Vec r[V];
-#pragma GCC unroll 8
-  for (int i = 0; i < V; ++i) r[i] = load(G + d + i * kLanes);
-  for (int j = 0; j < run.n; ++j) {
-    const float *o = run.o + j * run.step + d, *v = run.v + j * run.v_step + d;
-    float* dv = run.dv + j * run.step + d;
-    const float rho = run.rho[j], p = run.p[j];
-    Vec sum_delta{}, sum_along{};
-    if (run.g) {
-      const float* g = run.g + j * run.step + d;
-#pragma GCC unroll 8
-      for (int i = 0; i < V; ++i) {
-        const Vec gradient = load(g + i * kLanes);
-        r[i] = gradient + rho * r[i];
-        sum_delta += gradient * load(o + i * kLanes);
+// One head over one token: G ← g + ρG, dv ← p·G; δ, unless it is `known`, and v·G.
+template <bool kPastCaches, bool kFromTheRight>
+OPLUS_INLINE void walk(float rho, float p, const float* g, const float* o, const float* v, float* dv, float* G, int64_t D,
+                       float* delta, float* along, bool known) {
+  Vec sum_delta{}, sum_along{};
+  each_vector<kFromTheRight>(D, [&](int64_t d, int64_t lanes) {
+    Vec r = rho * load_some(G + d, lanes);
+    if (g) {
+      const Vec gradient = load_some(g + d, lanes);
+      r += gradient;
+      if (!known) sum_delta += gradient * load_some(o + d, lanes);
+    }
+    store_some(G + d, r, lanes);
+    if (p != 0.f) sum_along += load_some(v + d, lanes) * r;  // v of a token without weight is not looked at
+    const Vec out = p != 0.f ? p * r : Vec{};
+    if (kPastCaches) stream(dv + d, out);
+    else store_some(dv + d, out, lanes);
+  });
+  if (!known) *delta = sum(sum_delta);
+  *along = sum(sum_along);
+}
+
+// Tokens of a span. `known`: their δ [tokens, heads] in the order of memory, or null. `ahead`: floats to rows that are asked of
+// memory meanwhile, or 0.
+template <bool kPastCaches, bool kFromTheRight>
+void walk_span(const Problem& z, const Span& span, const Carry& carry, float* scratch, const float* known, int64_t ahead) {
+  const auto& [B, T, H, G, D, reverse] = z.z;
+  const int64_t heads = span.h1 - span.h0, room = at_least(kWeights, heads) + kLanes;
+  float *rho = scratch, *p = scratch + room;
+  const int64_t lowest = lowest_row<kFromTheRight>(z.z, span);
+  each_chunk<kFromTheRight>(z.z, span, [&](int64_t row, int64_t n) {
+    find_weights<kFromTheRight>(z.s + row * H + span.h0, z.L + row * H + span.h0, H, heads, n, carry.L, p + room, rho, p);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t j = kFromTheRight ? n - 1 - i : i, at = row + j;
+      if (ahead && z.g) prefetch_row(z.g + at * H * D + ahead, H * D), prefetch_row(z.o + at * H * D + ahead, H * D);
+      each_head<kFromTheRight>(z.z, span, z.v + at * G * D, [&](int64_t h, const float* v) {
+        const int64_t k = j * heads + h - span.h0, head = at * H + h;
+        float delta = known ? known[(at - lowest) * heads + h - span.h0] : 0.f, along;
+        walk<kPastCaches, kFromTheRight>(rho[k], p[k], z.g ? z.g + head * D : nullptr, z.o + head * D, v, z.dv + head * D,
+                                         carry.G + (h - span.h0) * D, D, &delta, &along, known != nullptr);
+        float& sum = carry.D[h - span.h0];
+        sum = delta + rho[k] * sum;
+        z.ds[head] = p[k] != 0.f ? p[k] * (along - sum) : 0.f;
+      });
+    }
+  });
+  if (kPastCaches) stream_fence();
+}
+
+// What a span by itself hands to its left: Σ e^(L_left − L_i) of g_i and of δ_i, where L_left is that of its leftmost token; and δ.
+template <bool kFromTheRight>
+void sum_span(const Problem& z, const Span& span, const Carry& total, float* deltas, float* weights) {
+  const auto& [B, T, H, G, D, reverse] = z.z;
+  const int64_t heads = span.h1 - span.h0, end = at_most(span.t1, span.length);
+  for (int64_t h = 0; h < heads; ++h) total.D[h] = 0.f;
+  for (int64_t d = 0; d < heads * D; ++d) total.G[d] = 0.f;
+  if (end <= span.t0) return;
+  const int64_t lowest = lowest_row<kFromTheRight>(z.z, span), left = kFromTheRight ? lowest : lowest + end - span.t0 - 1;
+  std::memcpy(total.L, z.L + left * H + span.h0, sizeof(float) * static_cast<size_t>(heads));
+  each_chunk<kFromTheRight>(z.z, span, [&](int64_t row, int64_t n) {
+    for (int64_t h = 0; h < heads; h += kLanes)
+      for (int64_t j = 0; j < n; ++j) {
+        const Vec L = load_some(z.L + (row + j) * H + span.h0 + h, heads - h);
+        store_some(weights + j * heads + h, select(L == kNoScore, Vec{}, exp(load_some(total.L + h, heads - h) - L)), heads - h);
       }
-    } else {
-#pragma GCC unroll 8
-      for (int i = 0; i < V; ++i) r[i] = rho * r[i];
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t j = kFromTheRight ? n - 1 - i : i, at = row + j;
+      each_head<kFromTheRight>(z.z, span, z.o + at * H * D, [&](int64_t h, const float*) {
+        const int64_t head = at * H + h;
+        const float weight = weights[j * heads + h - span.h0];
+        const float *g = z.g + head * D, *o = z.o + head * D;
+        float* to = total.G + (h - span.h0) * D;
+        Vec delta{};
+        if (z.g)
+          each_vector<kFromTheRight>(D, [&](int64_t d, int64_t lanes) {
+            const Vec gradient = load_some(g + d, lanes);
+            delta += gradient * load_some(o + d, lanes);
+            store_some(to + d, load_some(to + d, lanes) + weight * gradient, lanes);
+          });
+        const float along = deltas[(at - lowest) * heads + h - span.h0] = sum(delta);
+        total.D[h - span.h0] += weight * along;
+      });
     }
-    if (p != 0.f) {  // v of a token without weight is not looked at: it may be anything
-#pragma GCC unroll 8
-      for (int i = 0; i < V; ++i) sum_along += load(v + i * kLanes) * r[i];
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < V; ++i) {
-      const Vec out = p != 0.f ? p * r[i] : Vec{};
-      kPastCaches ? stream(dv + i * kLanes, out) : store(dv + i * kLanes, out);
-    }
-    delta[j] += sum(sum_delta);
-    along[j] += sum(sum_along);
+  });
+}
+
+// carry ← what goes on to the left of a tile; `total` becomes what came from the right.
+void hand_on(const Carry& carry, const Carry& total, int64_t heads, int64_t D) {
+  for (int64_t h = 0; h < heads; ++h) {
+    const float L = carry.L[h], sum = carry.D[h];
+    const float rho = total.L[h] == kNoScore ? 0.f : expf(total.L[h] - L);
+    each_vector<false>(D, [&](int64_t d, int64_t lanes) {
+      float *from = carry.G + h * D + d, *to = total.G + h * D + d;
+      const Vec G = load_some(from, lanes);
+      store_some(from, rho * G + load_some(to, lanes), lanes);
+      store_some(to, G, lanes);
+    });
+    carry.D[h] = rho * sum + total.D[h], total.D[h] = sum;
+    carry.L[h] = total.L[h], total.L[h] = L;
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < V; ++i) store(G + d + i * kLanes, r[i]);
 }
 
-void tail(const Run& run, int64_t d, int64_t D, float* G, float* delta, float* along) {
-  for (int j = 0; j < run.n; ++j)
-    for (int64_t i = d; i < D; ++i) {
-      const float gradient = run.g ? run.g[j * run.step + i] : 0.f;
-      G[i] = gradient + run.rho[j] * G[i];
-      delta[j] += gradient * run.o[j * run.step + i];
-      if (run.p[j] != 0.f) along[j] += run.v[j * run.v_step + i] * G[i];
-      run.dv[j * run.step + i] = run.p[j] != 0.f ? run.p[j] * G[i] : 0.f;
+void walk_tokens(const Problem& z, const Span& span, const Carry& carry, float* scratch, const float* known = nullptr,
+                 int64_t ahead = 0) {
+  if (z.z.reverse)
+    z.past_caches ? walk_span<true, false>(z, span, carry, scratch, known, ahead)
+                  : walk_span<false, false>(z, span, carry, scratch, known, ahead);
+  else
+    z.past_caches ? walk_span<true, true>(z, span, carry, scratch, known, ahead)
+                  : walk_span<false, true>(z, span, carry, scratch, known, ahead);
+}
+
+void clear_padding(const Problem& z, const Span& span) {
+  for (int64_t t = at_least(span.t0, span.length); t < span.t1; ++t)
+    for (int64_t h = span.h0; h < span.h1; ++h) {
+      const int64_t at = (span.b * z.z.T + t) * z.z.H + h;
+      z.ds[at] = 0.f;
+      for (int64_t d = 0; d < z.z.D; ++d) z.dv[at * z.z.D + d] = 0.f;
     }
-}
-
-template <bool kPastCaches>
-void run_back(const Run& run, int64_t D, float* G, float* delta, float* along) {
-  int64_t d = 0;
-  for (; d + 8 * kLanes <= D; d += 8 * kLanes) columns<8, kPastCaches>(run, d, G, delta, along);
-  if (d + 4 * kLanes <= D) columns<4, kPastCaches>(run, d, G, delta, along), d += 4 * kLanes;
-  if (d + 2 * kLanes <= D) columns<2, kPastCaches>(run, d, G, delta, along), d += 2 * kLanes;
-  if (d + kLanes <= D) columns<1, kPastCaches>(run, d, G, delta, along), d += kLanes;
-  if (d < D) tail(run, d, D, G, delta, along);
-}
-
-void walk_back(const Problem& z, int64_t b, int64_t h0, int64_t h1, int64_t length, Carry* carries) {
-  const int64_t step = z.reverse ? 1 : -1, per_group = z.H / z.G;
-  const bool past_caches =
-      z.B * z.T * z.H * z.D >= kBeyondCaches && z.D % kLanes == 0 && reinterpret_cast<uintptr_t>(z.dv) % (kLanes * 4) == 0;
-  // Weights of every head of the span for a chunk, so that memory is then walked row by row.
-  constexpr int64_t kHeads = 16;
-  float rho[kHeads][kChunk], p[kHeads][kChunk];
-  for (int64_t first = h0; first < h1; first += kHeads) {
-    const int64_t heads = h1 - first < kHeads ? h1 - first : kHeads;
-    for (int64_t t = 0; t < length; t += kChunk) {
-      const int n = static_cast<int>(length - t < kChunk ? length - t : kChunk);
-      const int64_t row = b * z.T + (z.reverse ? t : length - 1 - t);
-      for (int64_t h = 0; h < heads; ++h) find_weights(z, row, step, first + h, n, &carries[first + h].L, rho[h], p[h]);
-      for (int i = 0; i < n; i += kRun)
-        for (int64_t h = 0; h < heads; ++h) {
-          Carry& carry = carries[first + h];
-          const int64_t at = row + step * i, head = at * z.H + first + h, group = (at * z.G + (first + h) / per_group) * z.D;
-          const Run run{z.g ? z.g + head * z.D : nullptr,
-                        z.o + head * z.D,
-                        z.v + group,
-                        z.dv + head * z.D,
-                        rho[h] + i,
-                        p[h] + i,
-                        step * z.H * z.D,
-                        step * z.G * z.D,
-                        n - i < kRun ? n - i : kRun};
-          float delta[kRun] = {}, along[kRun] = {};
-          past_caches ? run_back<true>(run, z.D, carry.G, delta, along) : run_back<false>(run, z.D, carry.G, delta, along);
-          for (int j = 0; j < run.n; ++j) {
-            carry.D = delta[j] + run.rho[j] * carry.D;
-            z.ds[head + step * j * z.H] = run.p[j] != 0.f ? run.p[j] * (along[j] - carry.D) : 0.f;
-          }
-        }
-    }
-  }
-  if (past_caches) stream_fence();
 }
 
 }  // namespace
@@ -164,9 +182,7 @@ void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u
                    In<float> o, In<float> L, MaybeIn<float> g, MaybeIn<float> m, MaybeIn<float> du, MaybeIn<float> dw,
                    Out<float> ds, Out<float> dv, MaybeOut<float> du0, MaybeOut<float> dw0, int64_t B, int64_t T, int64_t H,
                    int64_t G, int64_t D, bool reverse) {
-  if (B < 0 || T < 0 || H < 1 || G < 1 || D < 1 || H % G)
-    fail(OPLUS_BAD_SHAPE, "H = %lld heads do not share G = %lld groups evenly", static_cast<long long>(H),
-         static_cast<long long>(G));
+  const ScanSizes sizes = scan_sizes(B, T, H, G, D, reverse);
   expect("s", s, volume(B, T, H)), expect("v", v, volume(B, T, G, D)), expect("lengths", lengths, B);
   expect("m0", m0, volume(B, H)), expect("u0", u0, volume(B, H)), expect("w0", w0, volume(B, H, D));
   expect("o", o, volume(B, T, H, D)), expect("L", L, volume(B, T, H)), expect("g", g, volume(B, T, H, D));
@@ -176,52 +192,64 @@ void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u
   if (!!m0 != !!u0 || !!m0 != !!w0) fail(OPLUS_BAD_SHAPE, "%s", "`m0`, `u0` and `w0` are given together or not at all");
   if (!!m != !!du || !!m != !!dw) fail(OPLUS_BAD_SHAPE, "%s", "`m`, `du` and `dw` are given together or not at all");
 
-  const Problem z{s.data, v.data, o.data, L.data, g.data, ds.data, dv.data, B, T, H, G, D, reverse};
-  const auto one = [&](int64_t b, int64_t h0, int64_t h1, float* memory) {
-    const int64_t length = !lengths ? T : lengths[b] < 0 ? 0 : lengths[b] < T ? lengths[b] : T;
-    const int64_t first = reverse ? length - 1 : 0, last = reverse ? 0 : length - 1;  // in walking order
-    Carry* carries = reinterpret_cast<Carry*>(memory);
-    float* G_memory = memory + H * (sizeof(Carry) / sizeof(float));
-    for (int64_t h = h0; h < h1; ++h) {
-      const int64_t state = b * H + h;
-      Carry& carry = carries[h];
-      carry = {G_memory + h * D, 0.f, length ? L[(b * T + last) * H + h] : kNoScore};
-      // The gradient of the final (u, w) enters right of the last token, with ρ = 1; its m is a constant (algorithms B).
-      const float seed = !m ? 0.f : length == 0 ? 1.f : m[state] == kNoScore ? 0.f : expf(carry.L - m[state]);
-      carry.D = m ? -seed * du[state] : 0.f;
-      for (int64_t d = 0; d < D; ++d) carry.G[d] = m ? seed * dw[state * D + d] : 0.f;
+  const bool aligned = D % kLanes == 0 && reinterpret_cast<uintptr_t>(dv.data) % (kLanes * sizeof(float)) == 0;
+  const Problem z{s.data, v.data, o.data, L.data, g.data, ds.data, dv.data, sizes, aligned && B * T * H * D >= kBeyondCaches};
+  // What enters right of the last token: the gradient of the final (u, w), with ρ = 1; its m is a constant (algorithms B).
+  const auto begin = [&](const Span& span, const Carry& carry) {
+    for (int64_t h = span.h0; h < span.h1; ++h) {
+      const int64_t state = span.b * H + h, k = h - span.h0, last = reverse ? 0 : span.length - 1;
+      carry.L[k] = span.length ? L[(span.b * T + last) * H + h] : kNoScore;
+      const float seed = !m ? 0.f : !span.length ? 1.f : m[state] == kNoScore ? 0.f : expf(carry.L[k] - m[state]);
+      carry.D[k] = m ? -seed * du[state] : 0.f;
+      for (int64_t d = 0; d < D; ++d) carry.G[k * D + d] = m ? seed * dw[state * D + d] : 0.f;
     }
-    walk_back(z, b, h0, h1, length, carries);
-    for (int64_t h = h0; h < h1; ++h) {
-      const int64_t state = b * H + h;
-      const Carry& carry = carries[h];
-      const float L1 = length ? L[(b * T + first) * H + h] : kNoScore;
-      const float back = length == 0 ? 1.f : m0 && m0[state] != kNoScore ? expf(m0[state] - L1) : 0.f;
-      if (du0) du0[state] = -back * carry.D;
-      for (int64_t d = 0; dw0 && d < D; ++d) dw0[state * D + d] = back * carry.G[d];
+  };
+  // What leaves left of the first one, to the state that the walk began with.
+  const auto end = [&](const Span& span, const Carry& carry) {
+    for (int64_t h = span.h0; h < span.h1; ++h) {
+      const int64_t state = span.b * H + h, k = h - span.h0, first = reverse ? span.length - 1 : 0;
+      const float L1 = span.length ? L[(span.b * T + first) * H + h] : kNoScore;
+      const float back = !span.length ? 1.f : m0 && m0[state] != kNoScore ? expf(m0[state] - L1) : 0.f;
+      if (du0) du0[state] = -back * carry.D[k];
+      for (int64_t d = 0; dw0 && d < D; ++d) dw0[state * D + d] = back * carry.G[k * D + d];
     }
-    for (int64_t t = length; t < T; ++t)
-      for (int64_t h = h0; h < h1; ++h) {
-        const int64_t at = (b * T + t) * H + h;
-        ds[at] = 0.f;
-        for (int64_t d = 0; d < D; ++d) dv[at * D + d] = 0.f;
-      }
   };
 
-  const int team = B * T * H * D < kSmall ? 1 : threads();
-  const int64_t parts = B >= 2 * team || team == 1 ? 1 : (H < team ? H : team), each = (H + parts - 1) / parts;
-  const int64_t stride = (H * (D + static_cast<int64_t>(sizeof(Carry) / sizeof(float))) + 31) / 16 * 16;  // whole cache lines
-  const int64_t tasks = B * parts;
-  if (tasks == 0) return;
-  float* memory = static_cast<float*>(::operator new(sizeof(float) * static_cast<size_t>(stride * tasks)));
-  const auto run = [&](int64_t i) {
-    const int64_t h0 = i % parts * each, h1 = h0 + each < H ? h0 + each : H;
-    if (h0 < h1) one(i / parts, h0, h1, memory + stride * i);
-  };
-  if (team == 1)
-    for (int64_t i = 0; i < tasks; ++i) run(i);
-  else parallel_for(static_cast<int>(tasks), [&](int i) { run(i); });
-  ::operator delete(memory);
+  const Shares shares = share_out(sizes);
+  const int64_t size = H * (D + 2);
+  if (shares.tiles > 1) {
+    const int64_t ahead = (reverse ? 1 : -1) * threads() * shares.tile * H * D;
+    Scratch memory(size);
+    const Carry carry = carry_in(memory.data(), H);
+    relay(
+        B * shares.tiles, size + shares.tile * H + chunk_floats(H),
+        [&](float* own, int64_t i) {
+          const Span span = shares.span(sizes, i, lengths);
+          float *deltas = own + size, *weights = deltas + shares.tile * H;
+          reverse ? sum_span<false>(z, span, carry_in(own, H), deltas, weights)
+                  : sum_span<true>(z, span, carry_in(own, H), deltas, weights);
+        },
+        [&](float* own, int64_t i) {
+          const Span span = shares.span(sizes, i, lengths);
+          if (span.t0 == 0) begin(span, carry);
+          if (span.t0 < span.length) hand_on(carry, carry_in(own, H), H, D);
+          if (span.t1 == T) end(span, carry);
+        },
+        [&](float* own, int64_t i) {
+          const Span span = shares.span(sizes, i, lengths);
+          walk_tokens(z, span, carry_in(own, H), own + size + shares.tile * H, own + size, ahead);
+          clear_padding(z, span);
+        });
+    return;
+  }
+  parallel_with_scratch(B * shares.parts, size + chunk_floats(H), shares.alone, [&](float* own, int64_t i) {
+    const Span span = shares.span(sizes, i, lengths);
+    const Carry carry = carry_in(own, span.h1 - span.h0);
+    begin(span, carry);
+    walk_tokens(z, span, carry, own + size);
+    end(span, carry);
+    clear_padding(z, span);
+  });
 }
 
 static constexpr oplus_op list[] = {op<scan_backward>("scanBackward")};
