@@ -33,7 +33,7 @@ export * as ops from './ops/index.js';
 export { Random } from './random.js';
 export { persist, type Resource, scope, Tensor, type TensorOptions, tensor } from './tensor.js';
 export { AdamW, type AdamWOptions } from './train/adamw.js';
-export type { Checkpoint } from './train/checkpoint.js';
+export type { Checkpoint, Keeper, Kept } from './train/checkpoint.js';
 export { evaluate } from './train/evaluate.js';
 export { type Batch, type Dataset, type FitOptions, fit, type Progress, type Trainable } from './train/fit.js';
 export { loadModel, registerModel, type Saveable, saveModel } from './train/save.js';

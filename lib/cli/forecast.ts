@@ -25,6 +25,7 @@ interface ForecastOptions extends CommonOptions {
 	readonly batch: number;
 	readonly rate: number;
 	readonly out: string;
+	readonly checkpoint?: string;
 }
 
 /** One training and its test. */
@@ -73,8 +74,12 @@ export function forecast(): Command {
 		.addOption(new Option('--epochs <n>', 'times over the training part').default(4).argParser(integer(1)))
 		.addOption(new Option('--batch <n>', 'sequences a step').default(16).argParser(integer(1)))
 		.addOption(new Option('--rate <n>', 'learning rate that the cosine starts from').default(3e-3).argParser(number(0)))
-		.option('--out <folder>', 'where to save the model', path.join('oplus-out', 'forecast'));
+		.option('--out <folder>', 'where to save the model', path.join('oplus-out', 'forecast'))
+		.option('--checkpoint <folder>', 'where to keep what is trained so far: the same command goes on from there');
 }
+
+/** Steps between two checkpoints: a crash loses a minute at most, Ctrl-C nothing. */
+const checkpointSteps = 20;
 
 async function run(options: ForecastOptions, session: Session): Promise<void> {
 	const data = await readTable(options.data, { columns: options.columns, signal: session.signal });
@@ -134,7 +139,12 @@ async function one(
 ): Promise<Run> {
 	const { length, horizon, mixer, seed, device } = options;
 	const { signal } = session;
-	const training = trainForecaster(data, { ...options, signal });
+	const checkpoint = options.checkpoint && {
+		path: path.join(options.checkpoint, `${name}.safetensors`),
+		every: checkpointSteps,
+		onResume: (step: number, steps: number) => session.log(`${name}: goes on after step ${step} of ${steps}`),
+	};
+	const training = trainForecaster(data, { ...options, checkpoint: checkpoint || undefined, signal });
 	let step = await training.next();
 	for (; !step.done; step = await training.next()) {
 		const { epoch, epochs, loss, seconds, validation } = step.value;

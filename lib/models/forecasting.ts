@@ -1,8 +1,11 @@
+import { createHash } from 'node:crypto';
 import type { DeviceName } from '../device.js';
 import { ArgumentError, FormatError } from '../errors.js';
 import type { Table } from '../io/csv.js';
 import type { MixerName } from '../layers/block.js';
+import type { Checkpoint } from '../train/checkpoint.js';
 import { fit, type Progress } from '../train/fit.js';
+import { Best } from './best.js';
 import { Forecaster } from './forecaster.js';
 import { type Score, score } from './score.js';
 import { calendarOf, type Parts, partsOf, type Scale, Series, type Split, scaleOf, timesOf, Windows } from './series.js';
@@ -37,6 +40,8 @@ export interface ForecastingOptions {
 	/** @default 'cpu' */
 	readonly device?: DeviceName | undefined;
 	readonly signal?: AbortSignal | undefined;
+	/** Where to keep the training and go on from: with the same options and data, to the same bits. @default nowhere */
+	readonly checkpoint?: Omit<Checkpoint, 'settings' | 'keeper'> | undefined;
 }
 
 /** A table, its division and what was learnt of its scale. */
@@ -102,6 +107,7 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 		device = 'cpu',
 		signal,
 	} = options;
+	const best = new Best();
 	for (const [name, value] of Object.entries({ length, horizon })) {
 		const least = name === 'length' ? 4 : 1;
 		if (!Number.isInteger(value) || value < least)
@@ -132,39 +138,35 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 	const config = { horizon, lags, mixer, dim, heads, layers, dropout, calendar, columns: table.names, scale, context: length, split };
 	const model = new Forecaster(config, { seed, device });
 	try {
-		const started = performance.now();
 		const warmup = Math.ceil((epochs * train.length) / batch / 20);
-		let best: { epoch: number; validation: Score; weights: Map<string, Float32Array> } | undefined;
-		for await (const progress of fit(model, train, { epochs, batch, rate, schedule: 'cosine', warmup, clip: 1, seed, signal })) {
+		const sizes = { length, horizon, mixer, lags, dim, heads, layers, dropout };
+		const settings = { columns: table.names, split, ...sizes, epochs, rate, device: model.device, 'digest of the data': digestOf(table) };
+		const checkpoint = options.checkpoint && { ...options.checkpoint, settings, keeper: best };
+		const schedule = 'cosine';
+		for await (const progress of fit(model, train, { epochs, batch, rate, schedule, warmup, clip: 1, seed, signal, checkpoint })) {
 			if (!progress.epochEnd) {
 				yield progress;
 				continue;
 			}
 			const validation = await score(model, held, { signal });
-			if (!best || validation.mse < best.validation.mse) best = { epoch: progress.epoch, validation, weights: await weightsOf(model) };
+			await best.offer(model, progress.epoch, validation);
 			yield { ...progress, validation };
 		}
-		if (!best) throw new Error('forecast: the error on the validation part is not a number after any epoch, expected a finite one');
-		for (const [name, parameter] of model.parameters()) parameter.write(best.weights.get(name)!);
-		return {
-			model,
-			table,
-			series,
-			parts,
-			scale,
-			bestEpoch: best.epoch,
-			validation: best.validation,
-			seconds: (performance.now() - started) / 1000,
-		};
+		const { epoch: bestEpoch, validation, seconds } = best;
+		if (!validation) throw new Error('forecast: the error on the validation part is not a number after any epoch, expected a finite one');
+		best.apply(model);
+		return { model, table, series, parts, scale, bestEpoch, validation, seconds };
 	} catch (error) {
 		model.dispose();
 		throw error;
 	}
 }
 
-async function weightsOf(model: Forecaster): Promise<Map<string, Float32Array>> {
-	const read = await Promise.all([...model.parameters()].map(async ([name, parameter]) => [name, await parameter.read()] as const));
-	return new Map(read);
+/** Of the numbers and dates that a model can see. */
+function digestOf({ columns, dates }: Table): string {
+	const hash = createHash('sha256').update(JSON.stringify(dates));
+	for (const column of columns) hash.update(column);
+	return hash.digest('hex').slice(0, 16);
 }
 
 function checkRows({ path, rows }: Table, { train, validation, test }: Parts, length: number, horizon: number): void {

@@ -9,8 +9,26 @@ import { readParameters, stored } from './weights.js';
 export interface Checkpoint {
 	/** A safetensors file: parameters, moments of the optimiser, position. Written atomically. */
 	readonly path: string;
-	/** Steps between two writings; the last step is always written. */
+	/** Steps between two writings; the last step is always written, and the one at which the training is aborted. */
 	readonly every: number;
+	/** What else makes the training what it is, as JSON: a checkpoint with other settings is refused. */
+	readonly settings?: Readonly<Record<string, unknown>>;
+	/** What the caller keeps from epoch to epoch is written and read along. */
+	readonly keeper?: Keeper;
+	/** Called when there is a checkpoint to go on from. */
+	readonly onResume?: (step: number, steps: number) => void;
+}
+
+/** What a training keeps beside its model and optimiser. */
+export interface Kept {
+	/** JSON. */
+	readonly note: unknown;
+	readonly numbers: ReadonlyMap<string, Float32Array>;
+}
+
+export interface Keeper {
+	save(): Kept;
+	restore(kept: Kept): void;
 }
 
 /** What must be the same for a training to be the same. */
@@ -20,11 +38,26 @@ export interface Run {
 	readonly batch: number;
 }
 
-export async function saveCheckpoint({ path }: Checkpoint, model: Module, optimizer: AdamW, run: Run): Promise<void> {
+/** What a checkpoint says of itself. */
+interface Header extends Run {
+	readonly step: number;
+	readonly settings?: Readonly<Record<string, unknown>>;
+	readonly note?: unknown;
+}
+
+const key = 'oplus.checkpoint';
+
+export async function saveCheckpoint(checkpoint: Checkpoint, model: Module, optimizer: AdamW, run: Run): Promise<void> {
+	const { path, settings, keeper } = checkpoint;
 	const tensors = new Map<string, Tensor>();
 	for (const [name, parameter] of model.parameters()) tensors.set(`p.${name}`, parameter);
 	for (const [name, moment] of optimizer.state()) tensors.set(name, moment);
-	await writeSafetensors(path, await stored(tensors), { 'oplus.checkpoint': JSON.stringify({ ...run, step: optimizer.steps }) });
+	const all = await stored(tensors);
+	const kept = keeper?.save();
+	for (const [name, { buffer, byteOffset, byteLength, length }] of kept?.numbers ?? [])
+		all.set(`k.${name}`, { dtype: 'F32', shape: [length], data: new Uint8Array(buffer, byteOffset, byteLength) });
+	const header: Header = { ...run, step: optimizer.steps, ...(settings && { settings }), ...(kept && { note: kept.note }) };
+	await writeSafetensors(path, all, { [key]: JSON.stringify(header) });
 }
 
 /**
@@ -32,17 +65,39 @@ export async function saveCheckpoint({ path }: Checkpoint, model: Module, optimi
  * @returns steps already taken
  * @throws FormatError if the file is no checkpoint, or one of another training
  */
-export async function loadCheckpoint({ path }: Checkpoint, model: Module, optimizer: AdamW, run: Run): Promise<number> {
+export async function loadCheckpoint(checkpoint: Checkpoint, model: Module, optimizer: AdamW, run: Run): Promise<number> {
+	const { path, settings = {}, keeper, onResume } = checkpoint;
 	if (!(await exists(path))) return 0;
 	await using file = await SafetensorsFile.open(path);
-	const text = file.metadata['oplus.checkpoint'];
-	if (text === undefined) throw new FormatError(path, 'the file is no checkpoint of a training');
-	const found = JSON.parse(text) as Run & { step: number };
-	for (const name of ['seed', 'steps', 'batch'] as const) {
-		if (found[name] !== run[name])
-			throw new FormatError(path, `the checkpoint is of another training: ${name} is ${found[name]}, expected ${run[name]}`);
-	}
+	const found = headerOf(file);
+	expectSame(path, found.settings ?? {}, settings);
+	const same = ({ seed, batch, steps }: Run) => ({ seed, batch, steps });
+	expectSame(path, same(found), same(run));
 	await readParameters(file, model, 'p.');
 	await optimizer.restore(found.step, (name) => file.floats(name));
+	if (keeper) {
+		const names = file.names.filter((name) => name.startsWith('k.'));
+		const numbers = await Promise.all(names.map(async (name) => [name.slice(2), await file.floats(name)] as const));
+		keeper.restore({ note: found.note, numbers: new Map(numbers) });
+	}
+	onResume?.(found.step, run.steps);
 	return found.step;
+}
+
+function headerOf({ path, metadata }: SafetensorsFile): Header {
+	const text = metadata[key];
+	if (text === undefined) throw new FormatError(path, 'the file is no checkpoint of a training');
+	try {
+		return JSON.parse(text) as Header;
+	} catch (cause) {
+		throw new FormatError(path, `\`${key}\` is no JSON: ${(cause as Error).message}`, { cause });
+	}
+}
+
+function expectSame(path: string, found: Readonly<Record<string, unknown>>, expected: Readonly<Record<string, unknown>>): void {
+	const shown = (value: unknown) => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'nothing'));
+	for (const name of new Set([...Object.keys(expected), ...Object.keys(found)])) {
+		const [was, is] = [shown(found[name]), shown(expected[name])];
+		if (was !== is) throw new FormatError(path, `the checkpoint is of another training: ${name} is ${was}, expected ${is}`);
+	}
 }

@@ -123,17 +123,19 @@ export async function* fit(model: Trainable, data: Dataset, options: FitOptions)
 			await settle(before);
 			step++;
 			const epochEnd = step % perEpoch === 0;
-			const saving = checkpoint !== undefined && (step % checkpoint.every === 0 || step === steps);
-			if (epochEnd || saving || step % every === 0) {
+			if (epochEnd || step % every === 0) {
 				await settle(running);
 				running = undefined;
-			}
-			if (saving) await saveCheckpoint(checkpoint, model, optimizer, { seed, steps, batch });
-			if (epochEnd || step % every === 0) {
 				const loss = losses.reduce((sum, value) => sum + value, 0) / losses.length;
 				losses.length = 0;
 				model.setTraining(false);
 				yield { epoch: epoch + 1, epochs, step, steps, loss, rate: stepRate, seconds: (performance.now() - started) / 1000, epochEnd };
+			}
+			// After the report: what the caller makes of it (how well the epoch does) belongs to the checkpoint of the step.
+			if (checkpoint && (step % checkpoint.every === 0 || step === steps || signal?.aborted)) {
+				await settle(running);
+				running = undefined;
+				await saveCheckpoint(checkpoint, model, optimizer, { seed, steps, batch });
 			}
 			signal?.throwIfAborted();
 		}

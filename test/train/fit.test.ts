@@ -139,6 +139,44 @@ describe('checkpoints', () => {
 		expect(await weights(done.model)).toEqual(whole);
 	});
 
+	test('hold what the caller learnt by the report of their step', async () => {
+		let seen = 0;
+		const restored: unknown[] = [];
+		const checkpoint = {
+			path: path.join(await temporary(), 'check.safetensors'),
+			every: 2,
+			settings: { dim: 16 },
+			keeper: {
+				save: () => ({ note: { seen }, numbers: new Map([['seen', Float32Array.of(seen, 0.1)]]) }),
+				restore: (kept: unknown) => restored.push(kept),
+			},
+			onResume: (step: number, steps: number) => restored.push([step, steps]),
+		};
+		for await (const { step } of fit(new Next(), data, { ...options, every: 1, checkpoint })) {
+			seen = step;
+			if (step === 5) break;
+		}
+		expect(restored).toEqual([]);
+		await trained({ checkpoint });
+		expect(restored).toEqual([{ note: { seen: 4 }, numbers: new Map([['seen', Float32Array.of(4, 0.1)]]) }, [4, 16]]);
+		await expect(trained({ checkpoint: { ...checkpoint, settings: { dim: 8 } } })).rejects.toThrow('dim is 16, expected 8');
+		await expect(trained({ checkpoint: { ...checkpoint, settings: {} } })).rejects.toThrow('dim is 16, expected nothing');
+	});
+
+	test('are written when the training is aborted, wherever it is', async () => {
+		const checkpoint = { path: path.join(await temporary(), 'check.safetensors'), every: 100 };
+		const whole = await weights((await trained()).model);
+		const controller = new AbortController();
+		const running = (async () => {
+			for await (const { step } of fit(new Next(), data, { ...options, every: 1, checkpoint, signal: controller.signal }))
+				if (step === 5) controller.abort('enough');
+		})();
+		await expect(running).rejects.toBe('enough');
+		const { model, reports } = await trained({ checkpoint, every: 1 });
+		expect(reports[0]!.step).toBe(6);
+		expect(await weights(model)).toEqual(whole);
+	});
+
 	test('of another training are refused, and so are other files', async () => {
 		const checkpoint = { path: path.join(await temporary(), 'check.safetensors'), every: 100 };
 		await trained({ checkpoint });
