@@ -1,7 +1,7 @@
 /** What the scan promises beyond its definition: it may be cut anywhere, and it goes on for ever. */
 import { describe, expect, test } from 'vitest';
 import { noGrad } from '../lib/autograd.js';
-import { type DeviceName, devices } from '../lib/device.js';
+import { type DeviceName, devices, setThreads } from '../lib/device.js';
 import { ShapeError } from '../lib/errors.js';
 import * as ops from '../lib/ops/index.js';
 import { type ScanState, scan } from '../lib/ops/scan.js';
@@ -172,9 +172,18 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 		s.set([0.3, -1.1, 0.7]);
 		const v = new Float32Array(T);
 		v.set([1, 0.9, 1.1]);
-		const { o } = scan(tensor(s, [1, T, 1], { device }), tensor(v, [1, T, 1, 1], { device }));
-		const found = await o.read();
-		expect(found[T - 1]).toBe(found[3]);
+		try {
+			for (const threads of [1, 2]) {
+				setThreads(threads);
+				const found = await scan(tensor(s, [1, T, 1], { device }), tensor(v, [1, T, 1, 1], { device })).o.read();
+				// One walk keeps it to the bit. In tiles, the first one's sum is added in another order, once; then it stays, too.
+				if (threads === 1 || device !== 'cpu') expect(found[T - 1]).toBe(found[3]);
+				expect(Math.abs(found[T - 1]! - found[3]!)).toBeLessThanOrEqual(apart(3, largest(found)));
+				expect(found[T - 1]).toBe(found[T / 2]);
+			}
+		} finally {
+			setThreads(0);
+		}
 		const state = { m: tensor([0], [1, 1], { device }), u: tensor([1.7], [1, 1], { device }), w: tensor([1.3], [1, 1, 1], { device }) };
 		const [nothing, value] = [tensor([-60], [1, 1, 1], { device }), tensor([5], [1, 1, 1, 1], { device })];
 		noGrad(() => {
@@ -194,7 +203,6 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 test('threads: a long sequence of one head, cut in time, is as near to the definition', async () => {
 	const sizes = { B: 1, T: 6000, H: 1, G: 1, D: 8 };
 	const inputs = { s: uniform([1, 6000, 1], generator(1), 3), v: uniform([1, 6000, 1, 8], generator(2)) };
-	const { setThreads } = await import('../lib/device.js');
 	try {
 		setThreads(1);
 		const { results: one } = await measure(subject, sizes, inputs, 'cpu');
@@ -203,6 +211,26 @@ test('threads: a long sequence of one head, cut in time, is as near to the defin
 		const { results: again } = await measure(subject, sizes, inputs, 'cpu');
 		expect(again).toEqual(two);
 		for (const name of ['o', 'm', 'u', 'w']) expect(worst(two[name]!, one[name]!)).toBeLessThanOrEqual(apart(6000, largest(one[name]!)));
+	} finally {
+		setThreads(0);
+	}
+});
+
+test('threads: more than there are processors take over each other’s tiles, and the bits stay', async () => {
+	const sizes = { B: 1, T: 8192, H: 2, G: 2, D: 64 };
+	const inputs = { s: uniform([1, 8192, 2], generator(1), 3), v: uniform([1, 8192, 2, 64], generator(2)) };
+	const weights = { o: uniform([1, 8192, 2, 64], generator(3)).data as Float32Array };
+	try {
+		setThreads(2);
+		const two = await measure(subject, sizes, inputs, 'cpu', weights);
+		for (const threads of [3, 16, 64]) {
+			setThreads(threads);
+			for (let i = 0; i < 3; i++) {
+				const more = await measure(subject, sizes, inputs, 'cpu', weights);
+				for (const [name, values] of Object.entries(two.results)) expect(worst(more.results[name]!, values), name).toBe(0);
+				for (const [name, values] of Object.entries(two.gradients)) expect(worst(more.gradients[name]!, values), `d${name}`).toBe(0);
+			}
+		}
 	} finally {
 		setThreads(0);
 	}

@@ -58,8 +58,8 @@ static inline void parallel_with_scratch(int64_t tasks, int64_t floats, bool alo
   });
 }
 
-// Tasks in a chain, where each needs a little of the one before it. A thread takes the next task, makes `prepare(memory, task)` at
-// once, waits for its turn, makes `turn(memory, task)` (turns come one at a time, in the order of tasks), and then
+// Tasks in a chain, where each needs a little of the one before it. A thread takes the next task, makes `prepare(memory, task)`
+// at once, waits for its turn, makes `turn(memory, task)` (turns come one at a time, in the order of tasks), and then
 // `finish(memory, task)` while others have theirs. None of the three may throw, and prepare may write to `memory` alone: a thread
 // that waits for longer than preparing takes prepares the task whose turn it is itself and takes that turn, so that nobody waits
 // for a thread that the system has put aside; on a busy machine that would be a scheduler's tick for every task.
@@ -67,8 +67,8 @@ template <typename P, typename T, typename F>
 static inline void relay(int64_t tasks, int64_t floats, P&& prepare, T&& turn, F&& finish) {
   const int64_t workers = at_most(tasks, threads()), stride = divide_up(floats, 16) * 16;
   Scratch memory(2 * workers * stride);
-  alignas(64) int64_t taken = 0;   // tasks that have a thread
-  alignas(64) int64_t begun = 0;   // turns that somebody has taken: the right to task's turn is to move this from task to task + 1
+  alignas(64) int64_t taken = 0;  // tasks that have a thread
+  alignas(64) int64_t begun = 0;  // turns that somebody has taken: the right to task's turn is to move this from task to task + 1
   alignas(64) int64_t passed = 0;  // turns that are over
   const auto take_turn = [&](float* own, int64_t task) {
     int64_t expected = task;

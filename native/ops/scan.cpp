@@ -10,10 +10,9 @@
 // Threads share out batches, and the result does not depend on how many there are. Where batches do not suffice, each sequence
 // is cut into tiles that fit into a cache (`relay`): a thread sums its tile up, waits for the state before it, hands on
 // state ⊕ sum, and walks the tile, which is still in its cache. So v is read from memory once, by any number of threads.
-#include "scan_factors.h"
-
 #include "core/op.h"
 #include "core/partition.h"
+#include "scan_factors.h"
 #include "scan_tiles.h"
 
 namespace oplus::OPLUS_TARGET {
@@ -64,10 +63,11 @@ void walk_span(const Problem& p, const Span& span, const State& state, float* sc
   const int64_t heads = span.h1 - span.h0;
   each_chunk<kReverse>(z, span, [&](int64_t row, int64_t n) {
     const Factors f(scratch, heads);
-    find_factors<kReverse>(f, p.s + row * z.H + span.h0, p.L ? p.L + row * z.H + span.h0 : nullptr, z.H, heads, n, state.m, state.u);
+    find_factors<kReverse>(f, p.s + row * z.H + span.h0, p.L ? p.L + row * z.H + span.h0 : nullptr, z.H, heads, n, state.m,
+                           state.u);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t j = kReverse ? n - 1 - i : i, at = row + j;
-      if (ahead) prefetch_row(p.v + at * z.G * z.D + ahead, z.G * z.D);
+      if (ahead) prefetch_row<kReverse>(p.v + at * z.G * z.D + ahead, z.G * z.D);
       each_head<kReverse>(z, span, p.v + at * z.G * z.D, [&](int64_t h, const float* v) {
         const int64_t k = j * heads + h - span.h0;
         float* o = kStore == Store::nothing ? nullptr : p.o + (at * z.H + h) * z.D;
@@ -120,9 +120,12 @@ void sum_span(const Problem& p, const Span& span, const State& total, float* scr
 template <bool kReverse>
 void walk_span(const Problem& p, const Span& span, const State& state, float* scratch, int64_t ahead) {
   switch (p.store) {
-    case Store::nothing: return walk_span<Store::nothing, kReverse>(p, span, state, scratch, ahead);
-    case Store::outputs: return walk_span<Store::outputs, kReverse>(p, span, state, scratch, ahead);
-    case Store::past_caches: return walk_span<Store::past_caches, kReverse>(p, span, state, scratch, ahead);
+    case Store::nothing:
+      return walk_span<Store::nothing, kReverse>(p, span, state, scratch, ahead);
+    case Store::outputs:
+      return walk_span<Store::outputs, kReverse>(p, span, state, scratch, ahead);
+    case Store::past_caches:
+      return walk_span<Store::past_caches, kReverse>(p, span, state, scratch, ahead);
   }
 }
 
@@ -190,7 +193,7 @@ void scan(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeI
     return State{m.data + head, u.data + head, w.data + head * D};
   };
 
-  const Shares shares = share_out(z);
+  const Shares shares = share_out(z, 1);
   if (shares.tiles > 1) {
     const int64_t ahead = (reverse ? -1 : 1) * threads() * shares.tile * G * D;
     relay(

@@ -28,7 +28,7 @@ struct Problem {
 
 // What goes from right to left: [heads], [heads], [heads, D].
 struct Carry {
-  float *L;  // of the token to the right
+  float* L;  // of the token to the right
   float *D, *G;
 };
 
@@ -77,10 +77,9 @@ OPLUS_INLINE void walk(float rho, float p, const float* g, const float* o, const
   *along = sum(sum_along);
 }
 
-// Tokens of a span. `known`: their δ [tokens, heads] in the order of memory, or null. `ahead`: floats to rows that are asked of
-// memory meanwhile, or 0.
+// Tokens of a span. `known`: their δ [tokens, heads] in the order of memory, or null.
 template <bool kPastCaches, bool kFromTheRight>
-void walk_span(const Problem& z, const Span& span, const Carry& carry, float* scratch, const float* known, int64_t ahead) {
+void walk_span(const Problem& z, const Span& span, const Carry& carry, float* scratch, const float* known) {
   const auto& [B, T, H, G, D, reverse] = z.z;
   const int64_t heads = span.h1 - span.h0, room = at_least(kWeights, heads) + kLanes;
   float *rho = scratch, *p = scratch + room;
@@ -89,7 +88,6 @@ void walk_span(const Problem& z, const Span& span, const Carry& carry, float* sc
     find_weights<kFromTheRight>(z.s + row * H + span.h0, z.L + row * H + span.h0, H, heads, n, carry.L, p + room, rho, p);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t j = kFromTheRight ? n - 1 - i : i, at = row + j;
-      if (ahead && z.g) prefetch_row(z.g + at * H * D + ahead, H * D), prefetch_row(z.o + at * H * D + ahead, H * D);
       each_head<kFromTheRight>(z.z, span, z.v + at * G * D, [&](int64_t h, const float* v) {
         const int64_t k = j * heads + h - span.h0, head = at * H + h;
         float delta = known ? known[(at - lowest) * heads + h - span.h0] : 0.f, along;
@@ -104,7 +102,8 @@ void walk_span(const Problem& z, const Span& span, const Carry& carry, float* sc
   if (kPastCaches) stream_fence();
 }
 
-// What a span by itself hands to its left: Σ e^(L_left − L_i) of g_i and of δ_i, where L_left is that of its leftmost token; and δ.
+// What a span by itself hands to its left: Σ e^(L_left − L_i) of g_i and of δ_i, where L_left is that of its leftmost token; and
+// δ.
 template <bool kFromTheRight>
 void sum_span(const Problem& z, const Span& span, const Carry& total, float* deltas, float* weights) {
   const auto& [B, T, H, G, D, reverse] = z.z;
@@ -157,14 +156,13 @@ void hand_on(const Carry& carry, const Carry& total, int64_t heads, int64_t D) {
   }
 }
 
-void walk_tokens(const Problem& z, const Span& span, const Carry& carry, float* scratch, const float* known = nullptr,
-                 int64_t ahead = 0) {
+void walk_tokens(const Problem& z, const Span& span, const Carry& carry, float* scratch, const float* known = nullptr) {
   if (z.z.reverse)
-    z.past_caches ? walk_span<true, false>(z, span, carry, scratch, known, ahead)
-                  : walk_span<false, false>(z, span, carry, scratch, known, ahead);
+    z.past_caches ? walk_span<true, false>(z, span, carry, scratch, known)
+                  : walk_span<false, false>(z, span, carry, scratch, known);
   else
-    z.past_caches ? walk_span<true, true>(z, span, carry, scratch, known, ahead)
-                  : walk_span<false, true>(z, span, carry, scratch, known, ahead);
+    z.past_caches ? walk_span<true, true>(z, span, carry, scratch, known)
+                  : walk_span<false, true>(z, span, carry, scratch, known);
 }
 
 void clear_padding(const Problem& z, const Span& span) {
@@ -215,10 +213,9 @@ void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u
     }
   };
 
-  const Shares shares = share_out(sizes);
+  const Shares shares = share_out(sizes, 2);
   const int64_t size = H * (D + 2);
   if (shares.tiles > 1) {
-    const int64_t ahead = (reverse ? 1 : -1) * threads() * shares.tile * H * D;
     Scratch memory(size);
     const Carry carry = carry_in(memory.data(), H);
     relay(
@@ -237,7 +234,7 @@ void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u
         },
         [&](float* own, int64_t i) {
           const Span span = shares.span(sizes, i, lengths);
-          walk_tokens(z, span, carry_in(own, H), own + size + shares.tile * H, own + size, ahead);
+          walk_tokens(z, span, carry_in(own, H), own + size + shares.tile * H, own + size);
           clear_padding(z, span);
         });
     return;

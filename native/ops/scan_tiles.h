@@ -7,9 +7,9 @@
 
 namespace oplus::OPLUS_TARGET {
 
-constexpr int64_t kTile = 32768;         // floats of v in a tile: with what goes beside it, well within a core's second cache
+constexpr int64_t kTile = 32768;         // floats that a tile is read twice of: 128 KB, well within a core's second cache
 constexpr int64_t kScanSmall = 1 << 15;  // elements below which a second thread costs more than it brings
-constexpr int64_t kWeights = 64;        // scores whose weights are worked out together
+constexpr int64_t kWeights = 64;         // scores whose weights are worked out together: few, or memory waits meanwhile
 
 struct ScanSizes {
   int64_t B, T, H, G, D;
@@ -41,10 +41,11 @@ struct Shares {
   }
 };
 
-static inline Shares share_out(const ScanSizes& z) {
+// `rows`: of how many arrays as wide as v a tile is read twice.
+static inline Shares share_out(const ScanSizes& z, int64_t rows) {
   const int64_t team = z.B * z.T * z.H * z.D < kScanSmall ? 1 : threads();
   if (team == 1 || z.B % team == 0 || z.B >= 4 * team) return {1, 1, z.T, team == 1};
-  const int64_t tile = at_least(16, kTile / (z.G * z.D));
+  const int64_t tile = at_least(16, kTile / (rows * z.G * z.D));
   if (z.T >= 2 * tile) return {1, divide_up(z.T, tile), tile, false};
   return {at_most(z.H, team), 1, z.T, false};
 }
@@ -94,8 +95,12 @@ OPLUS_INLINE void each_vector(int64_t D, F&& f) {
 }
 
 // Asks memory for a row. It need not exist: asking does not fault.
+template <bool kFromTheRight>
 OPLUS_INLINE void prefetch_row(const float* row, int64_t floats) {
-  for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(row + i, 0, 3);
+  if constexpr (kFromTheRight)
+    for (int64_t i = floats; i > 0; i -= 16) __builtin_prefetch(row + i - 1, 0, 3);
+  else
+    for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(row + i, 0, 3);
 }
 
 }  // namespace oplus::OPLUS_TARGET

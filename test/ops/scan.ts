@@ -36,6 +36,12 @@ export const subject: Subject = {
 		{ B: 1, T: 3, H: 2, G: 1, D: 3, nothing: 1 },
 		{ B: 1, T: 200, H: 1, G: 1, D: 8 },
 		{ B: 1, T: 100, H: 4, G: 4, D: 16, state: 1 },
+		// Long and wide enough for tiles (native/ops/scan_tiles.h).
+		{ B: 1, T: 150, H: 1, G: 1, D: 520 },
+		{ B: 1, T: 75, H: 4, G: 2, D: 530, state: 1 },
+		{ B: 3, T: 140, H: 2, G: 2, D: 260, state: 1, lengths: 1, hard: 1 },
+		{ B: 3, T: 140, H: 2, G: 1, D: 520, state: 1, lengths: 1, reverse: 1 },
+		{ B: 1, T: 5, H: 30, G: 15, D: 300, reverse: 1 }, // many heads, few tokens: heads are shared out
 	],
 	constants: ['m'],
 
