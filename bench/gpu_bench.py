@@ -282,7 +282,6 @@ def main():
     parser.add_argument("--out")
     parser.add_argument("--quick", action="store_true", help="small sizes")
     options = parser.parse_args()
-    torch.manual_seed(0)
     library = Library(str(Path(options.library).resolve()))
     machine = facts(library)
     print(json.dumps(machine, indent=2), flush=True)
