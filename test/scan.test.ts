@@ -236,6 +236,47 @@ test('threads: more than there are processors take over each other’s tiles, an
 	}
 });
 
+test.each([
+	[4, { B: 1, T: 5, H: 30, G: 15, D: 300 }],
+	[16, { B: 1, T: 5, H: 30, G: 30, D: 300 }],
+	[7, { B: 1, T: 20, H: 8, G: 8, D: 300 }],
+	[8, { B: 3, T: 20, H: 12, G: 12, D: 100 }],
+])('threads: %i share out heads unevenly', async (threads, sizes) => {
+	const inputs = subject.inputs(sizes, generator(1));
+	const weights = { o: uniform([sizes.B, sizes.T, sizes.H, sizes.D], generator(3)).data as Float32Array };
+	try {
+		setThreads(1);
+		const one = await measure(subject, sizes, inputs, 'cpu', weights);
+		setThreads(threads);
+		const more = await measure(subject, sizes, inputs, 'cpu', weights);
+		for (const [name, values] of Object.entries(one.results)) expect(worst(more.results[name]!, values), name).toBe(0);
+		for (const name of ['s', 'v']) expect(worst(more.gradients[name]!, one.gradients[name]!), `d${name}`).toBe(0);
+	} finally {
+		setThreads(0);
+	}
+});
+
+test('an early NaN stays through tiles, with its gradients', async () => {
+	const sizes = { B: 1, T: 300, H: 1, G: 1, D: 520 };
+	const inputs = subject.inputs(sizes, generator(1));
+	inputs.s!.data[5] = NaN;
+	const weights = { o: uniform([1, 300, 1, 520], generator(3)).data as Float32Array };
+	try {
+		for (const threads of [1, 2]) {
+			setThreads(threads);
+			const { results, gradients } = await measure(subject, sizes, inputs, 'cpu', weights);
+			expect(results.m![0]).toBeNaN();
+			for (const t of [5, 6, 150, 299]) {
+				expect(results.o![t * 520]).toBeNaN();
+				expect(gradients.v![t * 520], `dv at ${t}`).toBeNaN();
+			}
+			expect(results.o![4 * 520]).not.toBeNaN();
+		}
+	} finally {
+		setThreads(0);
+	}
+});
+
 test('wrong arguments', () => {
 	const [s, v] = [ops.zeros([2, 3, 4]), ops.zeros([2, 3, 4, 5])];
 	expect(() => scan(s, ops.zeros([2, 3, 3, 5]))).toThrow(

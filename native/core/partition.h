@@ -1,5 +1,6 @@
 // How CPU operations divide their work: pieces whose borders depend on the sizes only, never on the number of threads, so
-// a result has the same bits on one thread and on sixty-four. Included after op.h; needs OPLUS_TARGET.
+// a result has the same bits on one thread and on sixty-four (but for `relay`, whose users say what they do). Included after
+// op.h; needs OPLUS_TARGET.
 #pragma once
 #include "op.h"
 #include "pool.h"
@@ -62,13 +63,13 @@ static inline void parallel_with_scratch(int64_t tasks, int64_t floats, bool alo
 // at once, waits for its turn, makes `turn(memory, task)` (turns come one at a time, in the order of tasks), and then
 // `finish(memory, task)` while others have theirs. None of the three may throw, and prepare may write to `memory` alone: a thread
 // that waits for longer than preparing takes prepares the task whose turn it is itself and takes that turn, so that nobody waits
-// for a thread that the system has put aside; on a busy machine that would be a scheduler's tick for every task.
+// for a thread that the system has put aside while preparing; on a busy machine that was a scheduler's tick for every few tasks.
 template <typename P, typename T, typename F>
 static inline void relay(int64_t tasks, int64_t floats, P&& prepare, T&& turn, F&& finish) {
   const int64_t workers = at_most(tasks, threads()), stride = divide_up(floats, 16) * 16;
   Scratch memory(2 * workers * stride);
-  alignas(64) int64_t taken = 0;  // tasks that have a thread
-  alignas(64) int64_t begun = 0;  // turns that somebody has taken: the right to task's turn is to move this from task to task + 1
+  alignas(64) int64_t taken = 0;   // tasks that have a thread
+  alignas(64) int64_t begun = 0;   // turns that have begun: who moves this from `task` to `task + 1` takes the turn
   alignas(64) int64_t passed = 0;  // turns that are over
   const auto take_turn = [&](float* own, int64_t task) {
     int64_t expected = task;
@@ -82,7 +83,7 @@ static inline void relay(int64_t tasks, int64_t floats, P&& prepare, T&& turn, F
     for (int64_t task; (task = __atomic_fetch_add(&taken, 1, __ATOMIC_RELAXED)) < tasks;) {
       const int64_t start = nanoseconds();
       prepare(own, task);
-      int64_t now = nanoseconds();
+      const int64_t now = nanoseconds();
       const int64_t patience = 2 * (now - start);
       for (int64_t at, seen = -1, since = now, looks = 0; (at = __atomic_load_n(&passed, __ATOMIC_ACQUIRE)) < task; ++looks) {
         if (at != seen) seen = at, since = nanoseconds(), looks = 0;

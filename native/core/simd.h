@@ -152,7 +152,7 @@ OPLUS_INLINE Vec log(Vec x) {
   const Vec n = __builtin_convertvector(exponent, Vec);
   y = y + n * -2.12194440e-4f - 0.5f * z;
   y = f + y + n * 0.693359375f;
-  return select(x > 0.0f, select(x != x, x, y), splat(-__builtin_inff()));
+  return select(x != x, x, select(x > 0.0f, y, splat(-__builtin_inff())));
 }
 
 }  // namespace oplus::OPLUS_TARGET

@@ -7,7 +7,7 @@
 // which they lie in memory, or strictly against it, which is what prefetchers follow: rows from the last to the first, but
 // each from left to right, take 1.6 times as long.
 //
-// Threads share out batches, and the result does not depend on how many there are. Where batches do not suffice, each sequence
+// Threads share out batches. Where these do not suffice, each sequence
 // is cut into tiles that fit into a cache (`relay`): a thread sums its tile up, waits for the state before it, hands on
 // state ⊕ sum, and walks the tile, which is still in its cache. So v is read from memory once, by any number of threads.
 #include "core/op.h"
@@ -17,8 +17,6 @@
 
 namespace oplus::OPLUS_TARGET {
 namespace {
-
-constexpr int64_t kBeyondCaches = 8 << 20;  // elements of o from which stores go past the caches
 
 enum class Store { nothing, outputs, past_caches };
 
@@ -160,7 +158,8 @@ void hand_on(const State& state, const State& total, int64_t heads, int64_t D) {
       store_some(from, j.left * w + j.right * load_some(to, lanes), lanes);
       store_some(to, w, lanes);
     });
-    state.m[h] = both.m, state.u[h] = both.u;
+    const bool nan = before.m != before.m || tile.m != tile.m;  // fmaxf loses it
+    state.m[h] = nan ? before.m + tile.m : both.m, state.u[h] = both.u;
     total.m[h] = before.m, total.u[h] = before.u;
   }
 }
@@ -193,7 +192,7 @@ void scan(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u0, MaybeI
     return State{m.data + head, u.data + head, w.data + head * D};
   };
 
-  const Shares shares = share_out(z, 1);
+  const Shares shares = share_out(z, G * D);
   if (shares.tiles > 1) {
     const int64_t ahead = (reverse ? -1 : 1) * threads() * shares.tile * G * D;
     relay(

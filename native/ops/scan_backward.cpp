@@ -17,8 +17,6 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-constexpr int64_t kBeyondCaches = 8 << 20;  // elements of dv from which stores go past the caches
-
 struct Problem {
   const float *s, *v, *o, *L, *g;  // g may be null
   float *ds, *dv;
@@ -213,7 +211,7 @@ void scan_backward(In<float> s, In<float> v, MaybeIn<float> m0, MaybeIn<float> u
     }
   };
 
-  const Shares shares = share_out(sizes, 2);
+  const Shares shares = share_out(sizes, 2 * H * D);
   const int64_t size = H * (D + 2);
   if (shares.tiles > 1) {
     Scratch memory(size);

@@ -7,9 +7,10 @@
 
 namespace oplus::OPLUS_TARGET {
 
-constexpr int64_t kTile = 32768;         // floats that a tile is read twice of: 128 KB, well within a core's second cache
-constexpr int64_t kScanSmall = 1 << 15;  // elements below which a second thread costs more than it brings
-constexpr int64_t kWeights = 64;         // scores whose weights are worked out together: few, or memory waits meanwhile
+constexpr int64_t kTile = 32768;            // floats that a tile is read twice of: 128 KB, well within a core's second cache
+constexpr int64_t kBeyondCaches = 8 << 20;  // elements of o or dv from which stores go past the caches
+constexpr int64_t kScanSmall = 1 << 15;     // elements below which a second thread costs more than it brings
+constexpr int64_t kWeights = 64;            // scores whose weights are worked out together: few, or memory waits meanwhile
 
 struct ScanSizes {
   int64_t B, T, H, G, D;
@@ -41,13 +42,14 @@ struct Shares {
   }
 };
 
-// `rows`: of how many arrays as wide as v a tile is read twice.
-static inline Shares share_out(const ScanSizes& z, int64_t rows) {
+// `width`: floats that a tile reads twice for each token.
+static inline Shares share_out(const ScanSizes& z, int64_t width) {
   const int64_t team = z.B * z.T * z.H * z.D < kScanSmall ? 1 : threads();
   if (team == 1 || z.B % team == 0 || z.B >= 4 * team) return {1, 1, z.T, team == 1};
-  const int64_t tile = at_least(16, kTile / (rows * z.G * z.D));
+  const int64_t tile = at_least(16, kTile / width);
   if (z.T >= 2 * tile) return {1, divide_up(z.T, tile), tile, false};
-  return {at_most(z.H, team), 1, z.T, false};
+  const int64_t heads = divide_up(z.H, at_most(z.H, team));  // of a part; fewer parts than threads where they come out uneven
+  return {divide_up(z.H, heads), 1, z.T, false};
 }
 
 // Where the tokens of a span that take part begin in [B·T].
