@@ -2,6 +2,7 @@ import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll } from 'vitest';
+import { SafetensorsFile, type StoredTensor, writeSafetensors } from '../lib/io/safetensors.js';
 import { Random } from '../lib/random.js';
 
 const folders: string[] = [];
@@ -22,6 +23,22 @@ export async function file(name: string, contents: string | Uint8Array): Promise
 	const place = path.join(await temporary(), name);
 	await fs.writeFile(place, contents);
 	return place;
+}
+
+/** Write a safetensors file again with other tensors or metadata. */
+export async function altered(
+	place: string,
+	alter: (tensors: Map<string, StoredTensor>, metadata: Record<string, string>) => void,
+): Promise<void> {
+	const tensors = new Map<string, StoredTensor>();
+	let metadata: Record<string, string>;
+	{
+		await using whole = await SafetensorsFile.open(place);
+		for (const name of whole.names) tensors.set(name, await whole.read(name));
+		metadata = { ...whole.metadata };
+	}
+	alter(tensors, metadata);
+	await writeSafetensors(place, tensors, metadata);
 }
 
 /** Hourly rows of two channels with a daily cycle, a slow drift and noise, as the lines of a CSV file. */

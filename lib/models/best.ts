@@ -1,3 +1,4 @@
+import { FormatError } from '../errors.js';
 import type { Keeper, Kept } from '../train/checkpoint.js';
 import type { Forecaster } from './forecaster.js';
 import type { Score } from './score.js';
@@ -12,10 +13,16 @@ interface Note {
 export class Best implements Keeper {
 	/** From 1; 0: none yet. */
 	epoch = 0;
+	/** Its error is a finite number. */
 	validation: Score | undefined;
+	readonly #model: Forecaster;
 	#weights: ReadonlyMap<string, Float32Array> = new Map();
 	#before = 0;
 	readonly #started = performance.now();
+
+	constructor(model: Forecaster) {
+		this.#model = model;
+	}
 
 	/** Of training, those before a checkpoint included. */
 	get seconds(): number {
@@ -23,17 +30,18 @@ export class Best implements Keeper {
 	}
 
 	/** Look at the model as it is after an epoch. */
-	async offer(model: Forecaster, epoch: number, validation: Score): Promise<void> {
-		if (this.validation && !(validation.mse < this.validation.mse)) return;
-		const read = [...model.parameters()].map(async ([name, parameter]) => [name, await parameter.read()] as const);
+	async offer(epoch: number, validation: Score): Promise<void> {
+		// Written so that NaN is never the best, not even of none.
+		if (!(validation.mse < (this.validation?.mse ?? Infinity))) return;
+		const read = [...this.#model.parameters()].map(async ([name, parameter]) => [name, await parameter.read()] as const);
 		this.#weights = new Map(await Promise.all(read));
 		this.epoch = epoch;
 		this.validation = validation;
 	}
 
 	/** Give the model the best weights. */
-	apply(model: Forecaster): void {
-		for (const [name, parameter] of model.parameters()) parameter.write(this.#weights.get(name)!);
+	apply(): void {
+		for (const [name, parameter] of this.#model.parameters()) parameter.write(this.#weights.get(name)!);
 	}
 
 	save(): Kept {
@@ -41,11 +49,26 @@ export class Best implements Keeper {
 		return { note, numbers: this.#weights };
 	}
 
-	restore({ note, numbers }: Kept): void {
-		const { seconds, epoch, validation } = note as Note;
+	restore({ note, numbers }: Kept, path: string): void {
+		const { seconds, epoch, validation } = checked(path, note);
+		for (const [name, { size }] of validation ? this.#model.parameters() : []) {
+			const found = numbers.get(name)?.length ?? 'no';
+			if (found !== size) throw new FormatError(path, `\`k.${name}\` has ${found} numbers, expected ${size}`);
+		}
 		this.#before = seconds;
 		this.epoch = epoch;
 		this.validation = validation ?? undefined;
 		this.#weights = numbers;
 	}
+}
+
+function checked(path: string, note: unknown): Note {
+	const { seconds, epoch, validation } = (note ?? {}) as Partial<Note>;
+	const refuse = (name: string, found: unknown, expected: string) =>
+		new FormatError(path, `the checkpoint's \`${name}\` is ${JSON.stringify(found) ?? 'nothing'}, expected ${expected}`);
+	if (!Number.isFinite(seconds)) throw refuse('seconds', seconds, 'a number');
+	if (!Number.isInteger(epoch)) throw refuse('epoch', epoch, 'an integer');
+	if (validation !== null && !Number.isFinite(validation?.mse))
+		throw refuse('validation', validation, 'null or errors with a finite `mse`');
+	return note as Note;
 }

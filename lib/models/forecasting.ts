@@ -40,7 +40,7 @@ export interface ForecastingOptions {
 	/** @default 'cpu' */
 	readonly device?: DeviceName | undefined;
 	readonly signal?: AbortSignal | undefined;
-	/** Where to keep the training and go on from: with the same options and data, to the same bits. @default nowhere */
+	/** Where to keep the training and go on from: with the same options, data and number of threads, to the same bits. @default nowhere */
 	readonly checkpoint?: Omit<Checkpoint, 'settings' | 'keeper'> | undefined;
 }
 
@@ -107,7 +107,6 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 		device = 'cpu',
 		signal,
 	} = options;
-	const best = new Best();
 	for (const [name, value] of Object.entries({ length, horizon })) {
 		const least = name === 'length' ? 4 : 1;
 		if (!Number.isInteger(value) || value < least)
@@ -137,6 +136,7 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 	const { lags = Math.max(2, Math.min(48, Math.floor(length / 2))), dim = 64, heads = 4, layers = 2, dropout = 0.2 } = options;
 	const config = { horizon, lags, mixer, dim, heads, layers, dropout, calendar, columns: table.names, scale, context: length, split };
 	const model = new Forecaster(config, { seed, device });
+	const best = new Best(model);
 	try {
 		const warmup = Math.ceil((epochs * train.length) / batch / 20);
 		const sizes = { length, horizon, mixer, lags, dim, heads, layers, dropout };
@@ -148,13 +148,14 @@ export async function* trainForecaster(table: Table, options: ForecastingOptions
 				yield progress;
 				continue;
 			}
-			const validation = await score(model, held, { signal });
-			await best.offer(model, progress.epoch, validation);
+			// Without the signal: it is short, and `fit` can write the checkpoint only of an epoch that is reported whole.
+			const validation = await score(model, held);
+			await best.offer(progress.epoch, validation);
 			yield { ...progress, validation };
 		}
 		const { epoch: bestEpoch, validation, seconds } = best;
-		if (!validation) throw new Error('forecast: the error on the validation part is not a number after any epoch, expected a finite one');
-		best.apply(model);
+		if (!validation) throw new Error('forecast: the error on the validation part is finite after no epoch, expected it to be after one');
+		best.apply();
 		return { model, table, series, parts, scale, bestEpoch, validation, seconds };
 	} catch (error) {
 		model.dispose();

@@ -28,7 +28,8 @@ export interface Kept {
 
 export interface Keeper {
 	save(): Kept;
-	restore(kept: Kept): void;
+	/** @param path of the checkpoint, for the error if it holds something else */
+	restore(kept: Kept, path: string): void;
 }
 
 /** What must be the same for a training to be the same. */
@@ -73,31 +74,46 @@ export async function loadCheckpoint(checkpoint: Checkpoint, model: Module, opti
 	expectSame(path, found.settings ?? {}, settings);
 	const same = ({ seed, batch, steps }: Run) => ({ seed, batch, steps });
 	expectSame(path, same(found), same(run));
+	const { step, note } = found;
+	if (!Number.isInteger(step) || step < 0 || step > run.steps)
+		throw new FormatError(
+			path,
+			`the checkpoint's \`step\` is ${JSON.stringify(step) ?? 'nothing'}, expected an integer in [0, ${run.steps}]`,
+		);
+	if (keeper && note === undefined) throw new FormatError(path, "the checkpoint's `note` is nothing, expected what the caller keeps");
 	await readParameters(file, model, 'p.');
-	await optimizer.restore(found.step, (name) => file.floats(name));
+	await optimizer.restore(step, (name) => file.floats(name));
 	if (keeper) {
 		const names = file.names.filter((name) => name.startsWith('k.'));
 		const numbers = await Promise.all(names.map(async (name) => [name.slice(2), await file.floats(name)] as const));
-		keeper.restore({ note: found.note, numbers: new Map(numbers) });
+		keeper.restore({ note, numbers: new Map(numbers) }, path);
 	}
-	onResume?.(found.step, run.steps);
-	return found.step;
+	onResume?.(step, run.steps);
+	return step;
 }
 
 function headerOf({ path, metadata }: SafetensorsFile): Header {
 	const text = metadata[key];
 	if (text === undefined) throw new FormatError(path, 'the file is no checkpoint of a training');
+	let header: unknown;
 	try {
-		return JSON.parse(text) as Header;
+		header = JSON.parse(text);
 	} catch (cause) {
 		throw new FormatError(path, `\`${key}\` is no JSON: ${(cause as Error).message}`, { cause });
 	}
+	if (typeof header !== 'object' || header === null || Array.isArray(header))
+		throw new FormatError(path, `\`${key}\` is ${text.slice(0, 40)}, expected a JSON object`);
+	return header as Header;
 }
 
 function expectSame(path: string, found: Readonly<Record<string, unknown>>, expected: Readonly<Record<string, unknown>>): void {
-	const shown = (value: unknown) => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'nothing'));
+	const json = (value: unknown) => JSON.stringify(value) ?? 'nothing';
+	const short = (value: unknown) => (typeof value === 'string' ? value : json(value));
 	for (const name of new Set([...Object.keys(expected), ...Object.keys(found)])) {
-		const [was, is] = [shown(found[name]), shown(expected[name])];
-		if (was !== is) throw new FormatError(path, `the checkpoint is of another training: ${name} is ${was}, expected ${is}`);
+		const values = [found[name], expected[name]] as const;
+		if (json(values[0]) === json(values[1])) continue;
+		// Without the quotes, unless they are the difference.
+		const [was, is] = values.map(short(values[0]) === short(values[1]) ? json : short);
+		throw new FormatError(path, `the checkpoint is of another training: ${name} is ${was}, expected ${is}`);
 	}
 }

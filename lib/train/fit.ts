@@ -36,7 +36,7 @@ export interface FitOptions {
 	readonly clip?: number;
 	/** Decoupled weight decay of matrices. @default 0.01 */
 	readonly decay?: number;
-	/** Of the order of examples and of dropout. The same seed gives the same bits on the same machine. @default 0 */
+	/** Of the order of examples and of dropout. The same seed gives the same bits on the same machine with as many threads. @default 0 */
 	readonly seed?: number;
 	/** Steps between two reports; the end of an epoch is always reported. @default 10 */
 	readonly every?: number;

@@ -5,7 +5,7 @@ import { FormatError } from '../../lib/errors.js';
 import { writeSafetensors } from '../../lib/io/safetensors.js';
 import { evaluate } from '../../lib/train/evaluate.js';
 import { type FitOptions, fit, type Progress } from '../../lib/train/fit.js';
-import { temporary } from '../files.js';
+import { altered, temporary } from '../files.js';
 import { chaos, linearError, Next, Series } from './model.js';
 
 const values = chaos(16 * 60 + 1);
@@ -184,6 +184,36 @@ describe('checkpoints', () => {
 		await expect(trained({ checkpoint, epochs: 3 })).rejects.toThrow('steps is 16, expected 24');
 		await writeSafetensors(checkpoint.path, new Map());
 		await expect(trained({ checkpoint })).rejects.toThrow(FormatError);
+	});
+
+	test.each([
+		['no object', 'null', '`oplus.checkpoint` is null, expected a JSON object'],
+		['a list', '[1]', '`oplus.checkpoint` is [1], expected a JSON object'],
+		['no step', {}, '`step` is nothing, expected an integer in [0, 16]'],
+		['a step as text', { step: '3' }, '`step` is "3", expected an integer in [0, 16]'],
+		['half a step', { step: 2.5 }, '`step` is 2.5, expected an integer in [0, 16]'],
+		['a step before the first', { step: -1 }, '`step` is -1, expected an integer in [0, 16]'],
+		['a step after the last', { step: 17 }, '`step` is 17, expected an integer in [0, 16]'],
+		['a seed as text', { seed: '7' }, 'seed is "7", expected 7'],
+		['no note', { step: 16 }, '`note` is nothing, expected what the caller keeps'],
+	])('whose header is damaged (%s) are refused', async (_, header, expected) => {
+		const checkpoint = { path: path.join(await temporary(), 'check.safetensors'), every: 100 };
+		await trained({ checkpoint });
+		const text = typeof header === 'string' ? header : JSON.stringify({ seed: 7, steps: 16, batch: 8, ...header });
+		await altered(checkpoint.path, (_, metadata) => {
+			metadata['oplus.checkpoint'] = text;
+		});
+		const keeper = { save: () => ({ note: 0, numbers: new Map() }), restore: () => {} };
+		const error = await trained({ checkpoint: { ...checkpoint, keeper } }).catch((reason: unknown) => reason);
+		expect(error).toBeInstanceOf(FormatError);
+		expect((error as FormatError).message).toContain(`${checkpoint.path}: `);
+		expect((error as FormatError).message).toContain(expected);
+	});
+
+	test('tell text from the number that it looks like', async () => {
+		const checkpoint = { path: path.join(await temporary(), 'check.safetensors'), every: 100 };
+		await trained({ checkpoint: { ...checkpoint, settings: { dim: '16' } } });
+		await expect(trained({ checkpoint: { ...checkpoint, settings: { dim: 16 } } })).rejects.toThrow('dim is "16", expected 16');
 	});
 });
 
