@@ -9,10 +9,10 @@ const { htmlReport } = require('../dist/report.js');
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 function tableOf(lines) {
-	const head = ['work', 'threads', 'time', 'noise', 'must move', 'operations', 'of its ceiling', 'against peers', 'goals'];
+	const head = ['work', 'threads', 'time', 'noise', 'must move', 'operations', 'of its ceiling', 'times as fast as', 'goals'];
 	const rows = lines.map((line) => [
 		`${line.name} (${Object.entries(line.sizes)
-			.map(([name, size]) => `${name} ${size}`)
+			.map(([name, size]) => `${name}\u00a0${size}`)
 			.join(', ')})`,
 		`${line.threads}`,
 		time(line.seconds),

@@ -14,15 +14,15 @@ export interface Report {
 }
 
 const style = `
-body { font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif; color: #222; max-width: 54rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+body { font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif; color: #222; max-width: 64rem; margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin-bottom: .4rem; }
 h2 { font-size: 1.3rem; margin-top: 2.6rem; border-bottom: 1px solid #ddd; padding-bottom: .3rem; }
 .lead { font-size: 1.1rem; color: #444; }
 figure { margin: 1.4rem 0; }
 figure svg { width: 100%; height: auto; border: 1px solid #eee; border-radius: 6px; }
-table { border-collapse: collapse; margin: 1.2rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .9rem; border-bottom: 1px solid #e3e3e3; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
+table { border-collapse: collapse; margin: 1.2rem 0; font-size: .95rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .7rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }
+.number { text-align: right; white-space: nowrap; }
 `;
 
 const escapes: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
@@ -33,7 +33,10 @@ function safe(text: string): string {
 }
 
 function sectionOf({ heading, text = [], charts = [], table }: Section): string {
-	const row = (cells: readonly string[], tag: 'th' | 'td') => `<tr>${cells.map((cell) => `<${tag}>${safe(cell)}</${tag}>`).join('')}</tr>`;
+	// A column of numbers, units or not, stands to the right with its head.
+	const numeric = table?.head.map((_, i) => table.rows.every((cells) => /^([-−]?\d[\d.,]* ?\S{0,8})?$/.test(cells[i] ?? '')));
+	const row = (cells: readonly string[], tag: 'th' | 'td') =>
+		`<tr>${cells.map((cell, i) => `<${tag}${numeric?.[i] ? ' class="number"' : ''}>${safe(cell)}</${tag}>`).join('')}</tr>`;
 	return [
 		`<h2>${safe(heading)}</h2>`,
 		...text.map((paragraph) => `<p>${safe(paragraph)}</p>`),
