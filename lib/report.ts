@@ -33,8 +33,8 @@ function safe(text: string): string {
 }
 
 function sectionOf({ heading, text = [], charts = [], table }: Section): string {
-	// A column of numbers, units or not, stands to the right with its head.
-	const numeric = table?.head.map((_, i) => table.rows.every((cells) => /^([-−]?\d[\d.,]* ?\S{0,8})?$/.test(cells[i] ?? '')));
+	// A column of numbers, with units or without, stands to the right with its head; – is where there is none.
+	const numeric = table?.head.map((_, i) => table.rows.every((cells) => /^(–|[-−]?\d[\d.,]* ?\S{0,8})?$/.test(cells[i] ?? '')));
 	const row = (cells: readonly string[], tag: 'th' | 'td') =>
 		`<tr>${cells.map((cell, i) => `<${tag}${numeric?.[i] ? ' class="number"' : ''}>${safe(cell)}</${tag}>`).join('')}</tr>`;
 	return [

@@ -47,3 +47,18 @@ test('a report escapes its texts', () => {
 	expect(page).toContain('<td>&lt;u&gt;</td>');
 	expect(page).toContain('<figure><svg></svg></figure>');
 });
+
+test('a column of numbers stands to the right, one with words in it to the left', () => {
+	const rows = [
+		['copy of 3', '6.25 ms', '0.517', '90 % of a copy'],
+		['12', '−3.4 µs', '–', '1 %'],
+	];
+	const page = htmlReport({
+		title: 't',
+		lead: '',
+		sections: [{ heading: 'h', table: { head: ['work', 'time', 'error', 'share'], rows } }],
+	});
+	const cells = [...page.matchAll(/<t([hd])( class="number")?>([^<]*)</g)].map(([, , number, text]) => [text, number !== undefined]);
+	const numeric = [false, true, true, false];
+	expect(cells).toEqual([['work', 'time', 'error', 'share'], ...rows].flatMap((row) => row.map((text, i) => [text, numeric[i]])));
+});
