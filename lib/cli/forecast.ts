@@ -78,7 +78,7 @@ export function forecast(): Command {
 		.option('--checkpoint <folder>', 'where to keep what is trained so far: the same command goes on from there');
 }
 
-/** Steps between two checkpoints: a crash loses a minute at most, Ctrl-C nothing. */
+/** Steps between two checkpoints: a crash loses so many at most, Ctrl-C none. */
 const checkpointSteps = 20;
 
 async function run(options: ForecastOptions, session: Session): Promise<void> {

@@ -62,9 +62,8 @@ OPLUS_INLINE float soften_part(float* p, int64_t count, float* m) {
   Vec total{};
   for (i = 0; i < count; i += kLanes) {
     const int64_t part = at_most(kLanes, count - i);
-    const Vec e = power_of_two((part == kLanes ? load(p + i) : load_part(p + i, part, -__builtin_inff())) - base);
-    if (part == kLanes) store(p + i, e);
-    else store_part(p + i, e, part);
+    const Vec e = power_of_two(load_some(p + i, part, -__builtin_inff()) - base);
+    store_some(p + i, e, part);
     total += e;
   }
   return sum(total);

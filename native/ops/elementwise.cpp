@@ -99,7 +99,7 @@ void add_columns(const float* x, float* y, int64_t n, int64_t inner, int64_t i, 
   for (; i < end; i += kLanes) {
     const int64_t part = at_most(kLanes, end - i);
     Vec s{};
-    for (int64_t k = 0; k < n; ++k) s += part == kLanes ? load(x + k * inner + i) : load_part(x + k * inner + i, part);
+    for (int64_t k = 0; k < n; ++k) s += load_some(x + k * inner + i, part);
     store_part(y + i, s, part);
   }
 }

@@ -19,16 +19,11 @@ OPLUS_INLINE void for_vectors(int64_t n, F&& f) {
   if (i < n) f(i, n - i, [&](const float* p) { return load_part(p + i, n - i); });
 }
 
-OPLUS_INLINE void put(float* p, Vec v, int64_t lanes) {
-  if (lanes == kLanes) store(p, v);
-  else store_part(p, v, lanes);
-}
-
 float mean_of(const float* x, int64_t n) {
   Vec s0{}, s1{};
   int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) s0 += load(x + i), s1 += load(x + i + kLanes);
-  for (; i < n; i += kLanes) s0 += i + kLanes <= n ? load(x + i) : load_part(x + i, n - i);
+  for (; i < n; i += kLanes) s0 += load_some(x + i, n - i);
   return sum(s0 + s1) / static_cast<float>(n);
 }
 
@@ -40,7 +35,7 @@ float variance_of(const float* x, float mean, int64_t n) {
     s0 += a * a, s1 += b * b;
   }
   for (; i < n; i += kLanes) {
-    const Vec a = (i + kLanes <= n ? load(x + i) : load_part(x + i, n - i, mean)) - mean;
+    const Vec a = load_some(x + i, n - i, mean) - mean;
     s0 += a * a;
   }
   return sum(s0 + s1) / static_cast<float>(n);
@@ -65,7 +60,7 @@ void layer_norm(In<float> x, In<float> gamma, In<float> beta, Out<float> y, Mayb
       if (mean) mean[row] = m;
       if (rstd) rstd[row] = r;
       for_vectors(C, [&](int64_t i, int64_t lanes, auto get) {
-        put(to + i, (get(from) - m) * r * get(gamma.data) + get(beta.data), lanes);
+        store_some(to + i, (get(from) - m) * r * get(gamma.data) + get(beta.data), lanes);
       });
     }
   });
@@ -84,14 +79,14 @@ OPLUS_INLINE void backward_row(const float* g, const float* x, const float* gamm
     const Vec up = get(g), hat = (get(x) - mean) * rstd, a = up * get(gamma);
     sum_a += a;
     sum_ax += a * hat;  // beyond the row, a is 0
-    put(dx + i, a, lanes);
-    put(dgamma + i, get(dgamma) + up * hat, lanes);
-    put(dbeta + i, get(dbeta) + up, lanes);
+    store_some(dx + i, a, lanes);
+    store_some(dgamma + i, get(dgamma) + up * hat, lanes);
+    store_some(dbeta + i, get(dbeta) + up, lanes);
   });
   const float width = static_cast<float>(C), mean_a = sum(sum_a) / width, mean_ax = sum(sum_ax) / width;
   for_vectors(C, [&](int64_t i, int64_t lanes, auto get) {
     const Vec hat = (get(x) - mean) * rstd;
-    put(dx + i, (get(dx) - mean_a - hat * mean_ax) * rstd, lanes);
+    store_some(dx + i, (get(dx) - mean_a - hat * mean_ax) * rstd, lanes);
   });
 }
 

@@ -59,9 +59,8 @@ void adamw(InOut<float> p, In<float> g, InOut<float> m, InOut<float> v, MaybeIn<
   for_pieces(n, [&](int64_t i, int64_t end) {
     for (; i < end; i += kLanes) {
       const int64_t part = at_most(kLanes, end - i);
-      const bool whole = part == kLanes;
-      auto get = [&](const float* from) { return whole ? load(from + i) : load_part(from + i, part); };
-      auto put = [&](float* to, Vec x) { whole ? store(to + i, x) : store_part(to + i, x, part); };
+      auto get = [&](const float* from) { return load_some(from + i, part); };
+      auto put = [&](float* to, Vec x) { store_some(to + i, x, part); };
       const Vec gradient = get(g.data) * factor;
       const Vec first = get(m.data) * beta1 + gradient * (1 - beta1);
       const Vec second = get(v.data) * beta2 + gradient * gradient * (1 - beta2);

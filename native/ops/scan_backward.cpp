@@ -32,7 +32,7 @@ struct Carry {
 
 Carry carry_in(float* memory, int64_t heads) { return {memory, memory + heads, memory + 2 * heads}; }
 
-// ρ and p of n tokens, each [n, heads] in the order of memory. `right` is room for n + 2 rows: L, with that of the token walked
+// ρ and p of n tokens, each [n, heads] in the order of memory. `room` is for n + 2 rows: L, with that of the token walked
 // before at its end.
 template <bool kFromTheRight>
 void find_weights(const float* s, const float* L, int64_t H, int64_t heads, int64_t n, float* L_right, float* room, float* rho,
@@ -122,10 +122,10 @@ void sum_span(const Problem& z, const Span& span, const Carry& total, float* del
       each_head<kFromTheRight>(z.z, span, z.o + at * H * D, [&](int64_t h, const float*) {
         const int64_t head = at * H + h;
         const float weight = weights[j * heads + h - span.h0];
-        const float *g = z.g + head * D, *o = z.o + head * D;
+        const float *g = z.g ? z.g + head * D : nullptr, *o = z.o + head * D;
         float* to = total.G + (h - span.h0) * D;
         Vec delta{};
-        if (z.g)
+        if (g)
           each_vector<kFromTheRight>(D, [&](int64_t d, int64_t lanes) {
             const Vec gradient = load_some(g + d, lanes);
             delta += gradient * load_some(o + d, lanes);
