@@ -277,6 +277,24 @@ test('an early NaN stays through tiles, with its gradients', async () => {
 	}
 });
 
+test('threads: a gradient that comes through the final state alone goes through tiles', async () => {
+	const sizes = { B: 1, T: 300, H: 1, G: 1, D: 520 };
+	const inputs = subject.inputs(sizes, generator(1));
+	const weights = { w: uniform([1, 1, 520], generator(3)).data as Float32Array };
+	try {
+		setThreads(1);
+		const { gradients: one } = await measure(subject, sizes, inputs, 'cpu', weights);
+		setThreads(2);
+		const { gradients: two } = await measure(subject, sizes, inputs, 'cpu', weights);
+		for (const name of ['s', 'v']) {
+			expect(largest(one[name]!)).toBeGreaterThan(0);
+			expect(worst(two[name]!, one[name]!), name).toBeLessThanOrEqual(apart(300, largest(one[name]!)));
+		}
+	} finally {
+		setThreads(0);
+	}
+});
+
 test('wrong arguments', () => {
 	const [s, v] = [ops.zeros([2, 3, 4]), ops.zeros([2, 3, 4, 5])];
 	expect(() => scan(s, ops.zeros([2, 3, 3, 5]))).toThrow(
