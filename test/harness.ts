@@ -102,6 +102,12 @@ export function largest(x: ArrayLike<number>): number {
 /** Half a unit in the last place of f32, relative. */
 export const rounding = 2 ** -24;
 
+/**
+ * How far two orders of the same sums may be apart: both round once a token and once a result, so at most 2 · (T + 2) roundings
+ * of the largest number; in u and w, numbers grow with the tokens, so the largest number is the last.
+ */
+export const apart = (T: number, scale: number) => 2 * (T + 2) * rounding * scale;
+
 /** A description's sizes made small enough for an emulated device: cases with more operations than this are left to others. */
 export const slowOperations = 100_000;
 
