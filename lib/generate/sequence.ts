@@ -1,5 +1,5 @@
-import { StringDecoder } from 'node:string_decoder';
 import type { Tokenizer } from '../text/tokenizer.js';
+import { Utf8Stream } from '../text/utf8.js';
 import { logprob, Sampler, type SamplerOptions } from './sampler.js';
 import { Stop } from './stop.js';
 
@@ -56,9 +56,9 @@ export class Sequence {
 	readonly #most: number;
 	readonly #sampler: Sampler;
 	readonly #ends = new Map<number, Reason>();
-	readonly #characters = new StringDecoder('utf8');
+	readonly #characters = new Utf8Stream();
 	readonly #stop: Stop;
-	/** Whether the next token with text begins the text. */
+	/** Whether the next token that is not special begins the text. */
 	#first: boolean;
 	#count = 0;
 
@@ -82,7 +82,7 @@ export class Sequence {
 		for (let i = 0; i < prompt.length && this.#first; i++) this.#bytes(prompt[i]!);
 		// The prompt may end in the middle of a character. What the decoder returns here belongs to the prompt; what it keeps are
 		// bytes (at most 3, so at most 3 tokens) that wait for the rest of their character.
-		for (let i = Math.max(0, prompt.length - 3); i < prompt.length; i++) this.#characters.write(this.#bytes(prompt[i]!) as Buffer);
+		for (let i = Math.max(0, prompt.length - 3); i < prompt.length; i++) this.#characters.push(this.#bytes(prompt[i]!));
 	}
 
 	/** Choose the token after these logits [V]. It is pending from now on. */
@@ -92,7 +92,9 @@ export class Sequence {
 		this.#count++;
 		const end = this.#ends.get(token);
 		let text = '';
-		if (end !== 'eos' && (end === undefined || this.#options.includeStop)) text += this.#write(this.#bytes(token));
+		if (end === undefined || (end === 'stop' && this.#options.includeStop)) {
+			text += this.#stop.push(this.#characters.push(this.#bytes(token)));
+		}
 		this.reason = this.#stop.found === null ? end : 'stop';
 		if (this.reason === undefined && this.#count >= this.#most) this.reason = 'length';
 		if (this.reason !== undefined) text += this.#stop.push(this.#characters.end()) + this.#stop.end();
@@ -105,15 +107,11 @@ export class Sequence {
 		};
 	}
 
-	#write(bytes: Uint8Array): string {
-		return this.#stop.push(this.#characters.write(bytes as Buffer));
-	}
-
 	/** The bytes of a token in its place. A model may have more tokens than its tokenizer, to fill up a matrix: they have no text. */
 	#bytes(token: number): Uint8Array {
 		if (token >= this.#tokenizer.size) return new Uint8Array(0);
 		const bytes = this.#tokenizer.bytes(token, this.#first);
-		if (bytes.length > 0) this.#first = false;
+		this.#first &&= this.#tokenizer.isSpecial(token);
 		return bytes;
 	}
 }
