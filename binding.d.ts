@@ -19,6 +19,7 @@ export type MaybeOut = Buffer | null;
 /** Elements are float unless the name says otherwise. */
 export type InInt = Buffer;
 export type MaybeInInt = Buffer | null;
+export type OutInt = Buffer;
 export type InOutInt = Buffer;
 export type MaybeInOutInt = Buffer | null;
 /** Bytes whose meaning another argument says. */
@@ -177,6 +178,8 @@ export interface Operations {
 	embedStored(ids: InInt, w: InBytes, y: Out, kind: int, N: int, V: int, C: int): void;
 	/** y[N, F] = x[N, C] · w[F, C]ᵀ + b[F], sums in f32. */
 	linearStored(x: In, w: InBytes, b: MaybeIn, y: Out, kind: int, N: int, C: int, F: int): void;
+	/** found[1] = the first of n stored weights that is not finite, or whose block's scale is not; −1: all are. */
+	firstFault(w: InBytes, found: OutInt, kind: int, n: int): void;
 	/** y = x · gamma / √(mean x² + epsilon) over the last dimension. x, y [N, C]; gamma [C]. y may be x. */
 	rmsNorm(x: In, gamma: In, y: Out, N: int, C: int, epsilon: float): void;
 	/** y = a · sigmoid(a) · b. y may be a or b. */
@@ -261,6 +264,8 @@ export interface Operations {
 	meanSquaredError(x: In, y: In, loss: Out, n: int): void;
 	/** dx = g[0] · 2 (x − y) / n */
 	meanSquaredErrorBackward(x: In, y: In, g: In, dx: Out, n: int): void;
+	/** loss[n] = ln Σ_v e^logits[n, v] − logits[n, targets[n]]; logits [N, V]. */
+	crossEntropy(logits: In, targets: InInt, loss: Out, N: int, V: int): void;
 	/** total[1] += Σ x² */
 	sumSquares(x: In, total: InOut, n: int): void;
 	/**

@@ -8,6 +8,7 @@ const order = [
 	['index'],
 	['cli'],
 	['models', 'report', 'plot'],
+	['generate'],
 	['train'],
 	['layers'],
 	['cache'],
@@ -16,12 +17,12 @@ const order = [
 	['tensor'],
 	['device'],
 	['binding'],
-	['io', 'random', 'dims'],
+	['io', 'text', 'random', 'dims'],
 	['errors'],
 ];
 
 /** These know nothing of tensors and devices. */
-const leaves = ['io', 'random', 'dims', 'errors'];
+const leaves = ['io', 'text', 'random', 'dims', 'errors'];
 
 const lib = path.join(root, 'lib');
 const files = fs.readdirSync(lib, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));

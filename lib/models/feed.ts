@@ -1,0 +1,72 @@
+import { synchronize } from '../device.js';
+import type { Llama } from './llama.js';
+import type { Activations } from './llama_pass.js';
+import type { CallOptions, Running } from './session.js';
+
+/** Rows of activations at a time: enough for weights to be used many times over, few enough that memory stays small. */
+const CHUNK = 512;
+
+/** A stretch of every sequence's tokens. */
+export interface Chunk {
+	/** Rows of its residual stream: T a sequence. */
+	readonly activations: Activations;
+	readonly tokens: number;
+	/** How many of T each sequence brought, and how many it had brought before. */
+	readonly lengths: Int32Array;
+	readonly offsets: Int32Array;
+}
+
+/**
+ * Feed lists of tokens, one a sequence, in chunks.
+ * @param use what is done with each chunk: its rows are there until the next one
+ */
+export async function feedChunks(
+	model: Llama,
+	{ caches, policies, seen }: Running,
+	positions: 'original' | 'cache',
+	lists: readonly Int32Array[],
+	{ signal, onProgress }: CallOptions,
+	use: (chunk: Chunk) => Promise<void>,
+): Promise<void> {
+	const batch = lists.length;
+	const one = policies.some(({ score }) => typeof score === 'function');
+	const most = one ? 1 : Math.max(1, Math.floor(CHUNK / batch));
+	const longest = Math.max(...lists.map(({ length }) => length));
+	for (let done = 0; done < longest; ) {
+		signal?.throwIfAborted();
+		const tokens = Math.min(most, longest - done);
+		const lengths = Int32Array.from(lists, ({ length }) => Math.max(0, Math.min(tokens, length - done)));
+		const ids = new Int32Array(batch * tokens);
+		for (const [b, list] of lists.entries()) ids.set(list.subarray(done, done + lengths[b]!), b * tokens);
+		const ragged = lengths.some((length) => length !== tokens);
+		const unturned = positions === 'cache';
+		const activations = await model.run({ ids, batch, seen: seen.slice(), lengths: ragged ? lengths : null, caches, unturned });
+		for (let b = 0; b < batch; b++) seen[b]! += lengths[b]!;
+		await use({ activations, tokens, lengths, offsets: Int32Array.from(lists, ({ length }) => Math.min(done, length)) });
+		done += tokens;
+		if (done < longest) await synchronize(model.device);
+		onProgress?.(done / longest);
+	}
+}
+
+/** Feed tokens and keep the logits of what follows. */
+export async function feed(
+	model: Llama,
+	running: Running,
+	positions: 'original' | 'cache',
+	lists: readonly Int32Array[],
+	options: CallOptions,
+): Promise<void> {
+	const { vocabulary } = model.config;
+	await feedChunks(model, running, positions, lists, options, async ({ activations, tokens, lengths, offsets }) => {
+		const last = [...lists.keys()].filter((b) => lengths[b]! > 0 && offsets[b]! + lengths[b]! === lists[b]!.length);
+		if (last.length === 0) return;
+		const logits = model.logits(
+			activations,
+			Int32Array.from(last, (b) => b * tokens + lengths[b]! - 1),
+		);
+		const rows = await logits.read();
+		logits.dispose();
+		for (const [i, b] of last.entries()) running.logits.set(rows.subarray(i * vocabulary, (i + 1) * vocabulary), b * vocabulary);
+	});
+}

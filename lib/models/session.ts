@@ -1,0 +1,307 @@
+import { noGrad } from '../autograd.js';
+import { LayerCache } from '../cache/layer_cache.js';
+import { checkPolicy, type Policy } from '../cache/policy.js';
+import { ArgumentError, DisposedError } from '../errors.js';
+import { type BatchPiece, type GenerateOptions, type Generation, generate, generateBatch, type Prompt } from '../generate/index.js';
+import { rotations, twoFloats } from '../ops/rope.js';
+import { persist, type Resource, Tensor } from '../tensor.js';
+import { feed } from './feed.js';
+import type { Llama } from './llama.js';
+import { type Scored, scoreTokens } from './score_tokens.js';
+import { restoreSession, snapshotSession } from './session_snapshot.js';
+
+export interface SessionOptions {
+	/** Which states are kept: one policy for all layers, or one for each. */
+	readonly cache: Policy | readonly Policy[];
+	/** B: sequences side by side. @default 1 */
+	readonly batch?: number;
+	/**
+	 * Which positions a token and its states are given. `original`: how many tokens came before it in the sequence, as the TOVA paper; past the
+	 * trained context a model fails. `cache`: its place among the states held, so that a stream may go on without end. @default 'original'
+	 */
+	readonly positions?: 'original' | 'cache';
+	/** How keys and values are stored. f16 halves memory and the time to read it. @default 'f32' */
+	readonly dtype?: 'f32' | 'f16';
+}
+
+/** For calls that take time. */
+export interface CallOptions {
+	/** Stops after the chunk of tokens that is in work; the session goes on from there. */
+	readonly signal?: AbortSignal;
+	/** Told how much is done, from 0 to 1. */
+	readonly onProgress?: (done: number) => void;
+}
+
+/** What a session is made of: for the files beside this. */
+export interface Running {
+	readonly policies: readonly Policy[];
+	readonly caches: readonly LayerCache[];
+	/** Tokens fed, by sequence. */
+	readonly seen: Int32Array;
+	/** Logits [B, V] of what follows; rows of sequences that nothing was fed to are NaN. */
+	readonly logits: Float32Array;
+	/** Cosines and sines of places in a cache, which forks share. */
+	readonly places: { readonly table: Tensor; users: number } | null;
+}
+
+/**
+ * A running sequence of a pretrained decoder (or B of them), as a recurrent network: `append` moves its state on, and the state never
+ * holds more than the policy's S entries a layer.
+ */
+export class Session implements Resource {
+	readonly model: Llama;
+	readonly batch: number;
+	readonly positions: 'original' | 'cache';
+	readonly dtype: 'f32' | 'f16';
+	readonly #running: Running;
+	#busy = false;
+	#disposed = false;
+
+	/** Use `model.session()`, or `fork`. */
+	constructor(model: Llama, options: SessionOptions, from?: Running) {
+		const { batch = 1, positions = 'original', dtype = 'f32' } = options;
+		const { layers, heads, kvHeads, headDim, vocabulary, rope, slidingWindow } = model.config;
+		if (!Number.isInteger(batch) || batch < 1 || batch > 2 ** 20) refuse('batch', batch, 'an integer from 1');
+		if (positions !== 'original' && positions !== 'cache') refuse('positions', positions, "'original' or 'cache'");
+		if (dtype !== 'f32' && dtype !== 'f16') refuse('dtype', dtype, "'f32' or 'f16'");
+		this.model = model;
+		[this.batch, this.positions, this.dtype] = [batch, positions, dtype];
+		if (from) {
+			if (from.places) from.places.users++;
+			this.#running = from;
+			return;
+		}
+		const policies = policiesOf(options.cache, layers);
+		const largest = Math.max(0, ...policies.map(({ size }) => size).filter(Number.isFinite));
+		const places = positions === 'cache' ? { table: placesOf(largest + 1, model), users: 1 } : null;
+		const neighbours = rope.pairs === 'neighbours';
+		const shape = { batch, heads, kvHeads, headDim, device: model.device, dtype, neighbours, table: places?.table ?? null };
+		this.#running = {
+			policies,
+			caches: policies.map((policy, i) => new LayerCache(i, policy, shape, slidingWindow[i] ?? null)),
+			seen: new Int32Array(batch),
+			logits: new Float32Array(batch * vocabulary).fill(NaN),
+			places,
+		};
+	}
+
+	/** Tokens fed to the first sequence. */
+	get position(): number {
+		return this.#running.seen[0]!;
+	}
+
+	/** Tokens fed, by sequence. */
+	get sequencePositions(): Int32Array {
+		return this.#running.seen.slice();
+	}
+
+	/** States held a layer, of the sequence that holds most. */
+	get states(): number {
+		const longest = Math.max(...this.#running.seen);
+		return Math.max(...this.#running.policies.map(({ size }) => Math.min(size, longest)));
+	}
+
+	/** Bytes of keys, values and what the policies know of them; what forks share counts for each. */
+	get bytes(): number {
+		return this.#disposed ? 0 : this.#running.caches.reduce((n, cache) => n + cache.bytes, 0);
+	}
+
+	get disposed(): boolean {
+		return this.#disposed;
+	}
+
+	/**
+	 * Feed tokens, in chunks. Memory never passes the policies' bounds: states are evicted on the way.
+	 * @param tokens of the one sequence, or a list for each
+	 * @throws ArgumentError a token that the vocabulary does not have; `signal.reason` when aborted: `position` says how far it came
+	 */
+	async append(tokens: ArrayLike<number> | readonly ArrayLike<number>[], options: CallOptions = {}): Promise<void> {
+		await this.#alone('append', () => feed(this.model, this.#running, this.positions, this.#lists('append', tokens), options));
+	}
+
+	/** `append`, and the logits `[V]` of what follows (of B sequences `[B, V]`): the array is used again by the next call. */
+	async next(tokens: ArrayLike<number> | readonly ArrayLike<number>[], options: CallOptions = {}): Promise<Float32Array> {
+		await this.append(tokens, options);
+		return this.#running.logits;
+	}
+
+	/**
+	 * Go on from a prompt (and from everything fed before), piece by piece.
+	 * @param prompt text, or tokens; '' goes on from where the session is
+	 */
+	generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+		this.#one('generate');
+		return generate(this.#decoder(), this.model.tokenizer, prompt, options);
+	}
+
+	/** `generate` for each of at most B prompts, all in one pass a token. */
+	generateBatch(prompts: readonly Prompt[], options: GenerateOptions = {}): Generation<BatchPiece> {
+		return generateBatch(this.#decoder(), this.model.tokenizer, prompts, options);
+	}
+
+	/**
+	 * How likely each token was given those before it, under strict streaming: every state is evicted when its time comes. Moves the
+	 * session on.
+	 * @returns nll[i] = −ln p(token i | those before it); of a sequence's first token NaN, as nothing came before
+	 */
+	async score(text: string | ArrayLike<number>, options: CallOptions = {}): Promise<Scored> {
+		this.#one('score');
+		const tokens = typeof text === 'string' ? this.model.tokenizer.encode(text, { special: this.position === 0 }) : text;
+		const [list] = this.#lists('score', tokens);
+		return this.#alone('score', () => scoreTokens(this.model, this.#running, this.positions, list!, options));
+	}
+
+	/**
+	 * Original positions of the states held now, ascending.
+	 * @param kvHead matters only where each key-value head keeps its own. @default 0
+	 */
+	async kept(layer: number, kvHead = 0, sequence = 0): Promise<Int32Array> {
+		this.#check();
+		const { caches, seen } = this.#running;
+		const { kvHeads } = this.model.config;
+		const within = (what: string, value: number, end: number) => {
+			if (!Number.isInteger(value) || value < 0 || value >= end)
+				throw new ArgumentError(`kept: ${what} is ${value}, expected 0 to ${end - 1}`);
+		};
+		within('layer', layer, caches.length);
+		within('kvHead', kvHead, kvHeads);
+		within('sequence', sequence, this.batch);
+		const cache = caches[layer]!;
+		const places = (await cache.tensors.positions.read()) as unknown as Int32Array;
+		const chooser = sequence * cache.choosers + (cache.choosers > 1 ? kvHead : 0);
+		const first = chooser * cache.slots;
+		return places.slice(first, first + Math.min(seen[sequence]!, cache.slots)).sort();
+	}
+
+	/** A session that goes its own way from here. States are shared until one of the two writes. */
+	fork(): Session {
+		this.#check();
+		this.#idle('fork');
+		const { policies, caches, seen, logits, places } = this.#running;
+		const from = { policies, places, caches: caches.map((cache) => cache.fork()), seen: seen.slice(), logits: logits.slice() };
+		return new Session(this.model, { cache: policies, batch: this.batch, positions: this.positions, dtype: this.dtype }, from);
+	}
+
+	/** The session as bytes: versioned, checksummed, bound to its model. */
+	async snapshot(): Promise<Uint8Array> {
+		return this.#alone('snapshot', () => snapshotSession(this, this.#running));
+	}
+
+	/**
+	 * A session from its snapshot.
+	 * @param options.cache the policies that it ran under; those that are functions cannot be stored. @default as stored
+	 * @throws FormatError the bytes are not a whole and unchanged snapshot of a session of this very model
+	 */
+	static restore(model: Llama, blob: Uint8Array, options: { readonly cache?: Policy | readonly Policy[] } = {}): Promise<Session> {
+		return restoreSession(model, blob, options.cache, (made, fill) => {
+			const session = new Session(model, made);
+			fill(session.#running);
+			return session;
+		});
+	}
+
+	dispose(): void {
+		if (this.#disposed) return;
+		this.#disposed = true;
+		const { caches, places } = this.#running;
+		for (const cache of caches) cache.dispose();
+		if (places && --places.users === 0) places.table.dispose();
+	}
+
+	[Symbol.dispose](): void {
+		this.dispose();
+	}
+
+	#decoder() {
+		const session = this;
+		return {
+			batch: this.batch,
+			vocabulary: this.model.config.vocabulary,
+			get position() {
+				return session.position;
+			},
+			get positions() {
+				return session.#running.seen;
+			},
+			next: (tokens: ArrayLike<number> | readonly ArrayLike<number>[], options?: { readonly signal?: AbortSignal }) =>
+				this.next(tokens, options),
+		};
+	}
+
+	/** One call at a time: the state moves with each. */
+	async #alone<R>(where: string, run: () => Promise<R>): Promise<R> {
+		this.#check();
+		this.#idle(where);
+		this.#busy = true;
+		try {
+			return await run();
+		} finally {
+			this.#busy = false;
+		}
+	}
+
+	#idle(where: string): void {
+		if (this.#busy) throw new ArgumentError(`session.${where}: another call is still running, expected it to be awaited first`);
+	}
+
+	#one(where: string): void {
+		if (this.batch !== 1) throw new ArgumentError(`session.${where}: the session has ${this.batch} sequences, expected 1`);
+	}
+
+	/** Tokens of each sequence, checked. */
+	#lists(where: string, tokens: ArrayLike<number> | readonly ArrayLike<number>[]): readonly Int32Array[] {
+		const nested = Array.isArray(tokens) && tokens.length > 0 && typeof tokens[0] === 'object';
+		const lists = (nested ? tokens : this.batch === 1 ? [tokens] : tokens) as readonly ArrayLike<number>[];
+		if (lists.length !== this.batch || lists.some((list) => typeof list !== 'object' || typeof list?.length !== 'number')) {
+			throw new ArgumentError(`session.${where}: found tokens of ${lists.length} sequences, expected ${this.batch} lists`);
+		}
+		const { vocabulary } = this.model.config;
+		return lists.map((list, b) => {
+			const checked = new Int32Array(list.length);
+			for (let i = 0; i < list.length; i++) {
+				const token = list[i]!;
+				if (!Number.isInteger(token) || token < 0 || token >= vocabulary) {
+					throw new ArgumentError(
+						`session.${where}: token ${i} of sequence ${b} is ${token}, expected an integer from 0 to ${vocabulary - 1}`,
+					);
+				}
+				checked[i] = token;
+			}
+			return checked;
+		});
+	}
+
+	#check(): void {
+		if (this.#disposed) throw new DisposedError('this session has been disposed of');
+	}
+}
+
+function refuse(what: string, found: unknown, expected: string): never {
+	throw new ArgumentError(`session: ${what} is ${String(found)}, expected ${expected}`);
+}
+
+function policiesOf(cache: Policy | readonly Policy[], layers: number): readonly Policy[] {
+	const list = Array.isArray(cache) ? (cache as readonly Policy[]) : Array.from({ length: layers }, () => cache as Policy);
+	if (list.length !== layers) refuse('cache', `${list.length} policies`, `one, or one for each of ${layers} layers`);
+	return list.map((policy) => {
+		if (typeof policy !== 'object' || policy === null) refuse('cache', policy, 'a policy, as tova(512)');
+		return checkPolicy('session: cache', policy);
+	});
+}
+
+/** Cosines and sines of places in a cache. */
+function placesOf(places: number, { config: { rope }, device }: Llama): Tensor {
+	return noGrad(() => {
+		const positions = Tensor.empty(
+			[places],
+			device,
+			'i32',
+			Int32Array.from({ length: places }, (_, i) => i),
+		);
+		const frequencies = Tensor.empty([rope.frequencies.length, 2], device, 'f32', twoFloats(rope.frequencies));
+		const table = persist(rotations(positions, frequencies, { magnitude: rope.magnitude }));
+		positions.dispose();
+		frequencies.dispose();
+		return table;
+	});
+}
