@@ -92,6 +92,10 @@ describe('pieces', () => {
 		expect(await text('', 1)).toBe('a a');
 		expect(await text([256, 256], 2)).toBe('a a');
 		expect(await text('p', 2)).toBe(' a a');
+		expect(await text([97, 256, 256, 256], 4)).toBe(' a a');
+		const running = new FakeDecoder(259, scripted([258], 1));
+		await running.next([256]);
+		expect((await generateText(running, words, [], { temperature: 0 })).text).toBe(' a');
 		expect(await text([256, 32], 2)).toBe(' a a'); // the prompt's own space was the one
 	});
 
