@@ -111,9 +111,9 @@ export function preTokenizerOf(file: Fields): unknown {
 			return [{ type, pattern: step.value('pattern'), behavior, invert }];
 		}
 		if (type === 'ByteLevel') {
-			const bytes = { type, add_prefix_space: step.boolean('add_prefix_space', true), use_regex: step.boolean('use_regex', true) };
+			if (step.boolean('add_prefix_space', true)) throw step.refuse('add_prefix_space', 'false');
 			// Its own pattern takes white space as JavaScript does, not as Unicode does.
-			return bytes.use_regex && !bytes.add_prefix_space ? [isolate(gpt2Words), { ...bytes, use_regex: false }] : [bytes];
+			return [...(step.boolean('use_regex', true) ? [isolate(gpt2Words)] : []), { type, add_prefix_space: false, use_regex: false }];
 		}
 		if (type === 'Digits') return [isolate(step.boolean('individual_digits', false) ? '\\p{N}' : '\\p{N}+')]; // not 0 to 9 alone
 		if (type === 'Metaspace') {
