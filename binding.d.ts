@@ -237,6 +237,25 @@ export interface Operations {
 		neighbours: boolean,
 	): void;
 	/**
+	 * received [B, P, capacity]: to each of the first S += what key j receives from the queries from t = `first` on, causally, as
+	 * e^(q·k / √D − L) with q, k, L as `attend` has them: P = 1: the mean over all heads, P = G: the sum over the group's.
+	 */
+	cacheReceived(
+		q: In,
+		k: In,
+		L: In,
+		received: InOut,
+		B: int,
+		T: int,
+		S: int,
+		H: int,
+		G: int,
+		D: int,
+		capacity: int,
+		first: int,
+		P: int,
+	): void;
+	/**
 	 * What rule 3 left to its caller: k, v [B, G, D] of position seen[b] overwrite slot slots[b, p] (S: they are dropped themselves),
 	 * with score fresh[b, p].
 	 */

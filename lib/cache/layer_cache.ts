@@ -3,8 +3,11 @@ import { binding } from '../binding.js';
 import type { DeviceName } from '../device.js';
 import { DisposedError } from '../errors.js';
 import { persist, type Resource, Tensor } from '../tensor.js';
+import { fill } from './fill.js';
 import { evictBySelf } from './own_policy.js';
+import type { Places } from './places.js';
 import type { Policy } from './policy.js';
+import { select } from './select.js';
 
 /** What all layers' caches of a session have in common. */
 export interface CacheShape {
@@ -20,8 +23,8 @@ export interface CacheShape {
 	/** How keys and values are stored. */
 	readonly dtype: 'f32' | 'f16';
 	readonly neighbours: boolean;
-	/** Cosines and sines of places in the cache, `[S + 1, D / 2, 2]`: keys then lie unturned. Null: keys come turned, by their position. */
-	readonly table: Tensor | null;
+	/** Where keys are turned by their places in the cache, and lie unturned in it. Null: they come turned, by their position. */
+	readonly places: Places | null;
 }
 
 /** Tokens on their way through a layer: q `[B, T, H, D]`, k and v `[B, T, G, D]`, o as q. */
@@ -37,6 +40,8 @@ export interface Step {
 	readonly seenBuffer: Buffer;
 	/** How many of T each sequence brings, where they differ. */
 	readonly lengths: Buffer | null;
+	/** Whether all tokens are taken in before one selection is made of them (select.ts). */
+	readonly select: boolean;
 }
 
 const rules = { never: 0, oldest: 1, leastAttended: 2, outside: 3 } as const;
@@ -108,14 +113,15 @@ export class LayerCache implements Resource {
 		const longest = step.seen.reduce((a, b) => Math.max(a, b), 0) + step.tokens;
 		this.#write(longest);
 		if (typeof this.policy.score === 'function') return evictBySelf(this, step, this.policy.score);
-		if (this.#fills(step, longest)) this.#fill(step);
+		if (step.select && longest > this.slots) return select(this, step);
+		if (this.#fills(step, longest)) fill(this, step);
 		else this.steps(step, null);
 		return undefined;
 	}
 
 	/** Token after token. `received`: for a single token, what every entry received goes here and nothing is evicted from a full cache. */
 	steps(step: Step, received: Tensor | null): void {
-		const { batch, heads, kvHeads, headDim, neighbours, table, dtype } = this.shape;
+		const { batch, heads, kvHeads, headDim, neighbours, places, dtype } = this.shape;
 		const { keys, values, positions, scores, ranks } = this.#own().tensors;
 		const { score, sinks, recent, size, memory = 0 } = this.policy;
 		const rule = received ? 'outside' : size === Infinity ? 'never' : score === 'position' ? 'oldest' : 'leastAttended';
@@ -128,7 +134,7 @@ export class LayerCache implements Resource {
 			positions.buffer,
 			scores.buffer,
 			ranks?.buffer ?? null,
-			ranks ? table!.buffer : null,
+			ranks ? places!.table(this.slots + 1).buffer : null,
 			step.seenBuffer,
 			step.lengths,
 			step.o.buffer,
@@ -150,24 +156,13 @@ export class LayerCache implements Resource {
 		);
 	}
 
-	/** Whether the tokens only fill free slots, in the order of their positions, and nobody needs to know what each received. */
+	/** Whether the tokens only fill free slots, in the order of their positions. */
 	#fills({ tokens, seen, lengths }: Step, longest: number): boolean {
-		const { batch, dtype } = this.shape;
-		const scored = this.policy.score === 'attention' && this.policy.memory !== 0 && this.policy.memory !== undefined;
-		const one = batch === 1 || (lengths === null && seen.every((n) => n === seen[0]));
-		return tokens >= FEW && one && !scored && dtype === 'f32' && !this.#own().tensors.ranks && longest <= Math.min(this.slots, this.reach);
-	}
-
-	#fill({ q, k, v, o, tokens, seen }: Step): void {
-		const { batch, heads, kvHeads, headDim } = this.shape;
-		const { keys, values } = this.#own().tensors;
-		const width = kvHeads * headDim;
-		const place = [batch, tokens * width, tokens * width, 0, this.slots * width, seen[0]! * width] as const;
-		binding.copyBlock(k.buffer, keys.buffer, ...place);
-		binding.copyBlock(v.buffer, values.buffer, ...place);
-		const held = seen[0]! + tokens;
-		const sizes = [batch, tokens, held, heads, kvHeads, headDim, this.slots] as const;
-		binding.attend(q.buffer, keys.buffer, values.buffer, null, o.buffer, null, ...sizes, true);
+		const { batch } = this.shape;
+		const { score, memory = 0 } = this.policy;
+		const summed = score !== 'attention' || memory === 0 || memory === 1; // a fading sum needs a step for each token
+		const together = lengths === null && seen.every((n) => n === seen[0]) && (batch === 1 || !this.tensors.ranks);
+		return tokens >= FEW && summed && together && longest <= Math.min(this.slots, this.reach);
 	}
 
 	/**
@@ -204,14 +199,14 @@ export class LayerCache implements Resource {
 	}
 
 	#make(slots: number): Memory {
-		const { batch, kvHeads, headDim, device, dtype, table } = this.shape;
+		const { batch, kvHeads, headDim, device, dtype, places } = this.shape;
 		const P = this.choosers;
-		const places = new Int32Array(batch * P * slots);
-		for (let i = 0; i < places.length; i++) places[i] = i % slots; // while nothing has gone, slot, position and rank are the same
-		const ints = () => persist(Tensor.empty([batch, P, slots], device, 'i32', places));
+		const order = Int32Array.from({ length: batch * P * slots }, (_, i) => i % slots);
+		// While nothing has gone, slot, position and rank are the same.
+		const ints = () => persist(Tensor.empty([batch, P, slots], device, 'i32', order));
 		const rows = () => persist(Tensor.empty([batch, slots, kvHeads, headDim], device, dtype));
-		const ranks = table && this.policy.size !== Infinity ? ints() : null;
-		const scores = persist(Tensor.empty([batch, P, slots], device, 'f32', new Float32Array(places.length)));
+		const ranks = places ? ints() : null;
+		const scores = persist(Tensor.empty([batch, P, slots], device, 'f32', new Float32Array(order.length)));
 		return { tensors: { keys: rows(), values: rows(), positions: ints(), scores, ranks }, slots, users: 0 };
 	}
 

@@ -25,13 +25,14 @@ export async function feedChunks(
 	{ caches, policies, seen }: Running,
 	positions: 'original' | 'cache',
 	lists: readonly Int32Array[],
+	select: boolean,
 	{ signal, onProgress }: CallOptions,
 	use: (chunk: Chunk) => Promise<void>,
 ): Promise<void> {
 	const batch = lists.length;
 	const one = policies.some(({ score }) => typeof score === 'function');
-	const most = one ? 1 : Math.max(1, Math.floor(CHUNK / batch));
 	const longest = Math.max(...lists.map(({ length }) => length));
+	const most = one ? 1 : select ? longest : Math.max(1, Math.floor(CHUNK / batch));
 	for (let done = 0; done < longest; ) {
 		signal?.throwIfAborted();
 		const tokens = Math.min(most, longest - done);
@@ -40,9 +41,13 @@ export async function feedChunks(
 		for (const [b, list] of lists.entries()) ids.set(list.subarray(done, done + lengths[b]!), b * tokens);
 		const ragged = lengths.some((length) => length !== tokens);
 		const unturned = positions === 'cache';
-		const activations = await model.run({ ids, batch, seen: seen.slice(), lengths: ragged ? lengths : null, caches, unturned });
+		const activations = await model.run({ ids, batch, seen: seen.slice(), lengths: ragged ? lengths : null, caches, unturned, select });
 		for (let b = 0; b < batch; b++) seen[b]! += lengths[b]!;
-		await use({ activations, tokens, lengths, offsets: Int32Array.from(lists, ({ length }) => Math.min(done, length)) });
+		try {
+			await use({ activations, tokens, lengths, offsets: Int32Array.from(lists, ({ length }) => Math.min(done, length)) });
+		} finally {
+			model.release(activations);
+		}
 		done += tokens;
 		if (done < longest) await synchronize(model.device);
 		onProgress?.(done / longest);
@@ -58,7 +63,8 @@ export async function feed(
 	options: CallOptions,
 ): Promise<void> {
 	const { vocabulary } = model.config;
-	await feedChunks(model, running, positions, lists, options, async ({ activations, tokens, lengths, offsets }) => {
+	const select = running.prefill === 'select' && lists[0]!.length > 1;
+	await feedChunks(model, running, positions, lists, select, options, async ({ activations, tokens, lengths, offsets }) => {
 		const last = [...lists.keys()].filter((b) => lengths[b]! > 0 && offsets[b]! + lengths[b]! === lists[b]!.length);
 		if (last.length === 0) return;
 		const logits = model.logits(

@@ -90,7 +90,7 @@ export class Llama implements Resource {
 	/** For sessions: the layers over new tokens. Its rows are to be used before anything else is asked of the model. */
 	async run(pass: Pass): Promise<Activations> {
 		this.#check();
-		const waits = pass.caches.some(({ policy }) => typeof policy.score === 'function');
+		const waits = pass.select || pass.caches.some(({ policy }) => typeof policy.score === 'function');
 		const rows = pass.ids.length;
 		let activations = this.#activations;
 		if (!activations || activations.rows < rows || activations.rows > 8 * rows + 64 || waits) {
@@ -98,8 +98,18 @@ export class Llama implements Resource {
 			activations = new Activations(rows, this.config, this.device);
 			if (!waits) this.#activations = activations;
 		}
-		await runLayers(this.#weights, this.config, this.#frequencies, activations, pass);
+		try {
+			await runLayers(this.#weights, this.config, this.#frequencies, activations, pass);
+		} catch (error) {
+			this.release(activations);
+			throw error;
+		}
 		return activations;
+	}
+
+	/** For sessions: rows that `run` left are no longer needed. */
+	release(activations: Activations): void {
+		if (activations !== this.#activations) activations.dispose();
 	}
 
 	/** For sessions: logits of rows that `run` left. */

@@ -19,6 +19,8 @@ export interface Pass {
 	readonly caches: readonly LayerCache[];
 	/** Whether keys lie unturned in the caches, which then turn them themselves. */
 	readonly unturned: boolean;
+	/** Whether caches take all tokens in before one selection is made of them. */
+	readonly select: boolean;
 }
 
 /** Rows of activations, kept from pass to pass: work on them is queued in order, so one set serves every session of a model. */
@@ -81,7 +83,7 @@ export async function runLayers(
 	pass: Pass,
 ): Promise<void> {
 	const { heads, kvHeads, headDim, epsilon, rope, dim, hidden, vocabulary } = config;
-	const { ids, batch, seen, lengths, caches, unturned } = pass;
+	const { ids, batch, seen, lengths, caches, unturned, select } = pass;
 	const { device } = a.x;
 	const N = ids.length;
 	const T = N / batch;
@@ -112,7 +114,7 @@ export async function runLayers(
 				binding.rope(a.q.buffer, table.buffer, a.q.buffer, N, heads, headDim, neighbours);
 				binding.rope(a.k.buffer, table.buffer, a.k.buffer, N, kvHeads, headDim, neighbours);
 			}
-			const waits = caches[i]!.attend({ q: a.q, k: a.k, v: a.v, o: a.o, tokens: T, seen, seenBuffer, lengths: lengthsBuffer });
+			const waits = caches[i]!.attend({ q: a.q, k: a.k, v: a.v, o: a.o, tokens: T, seen, seenBuffer, lengths: lengthsBuffer, select });
 			if (waits) await waits;
 			project(a.o, layer.o, a.h, N);
 			binding.accumulate(a.h.buffer, a.x.buffer, N * dim);

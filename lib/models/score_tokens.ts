@@ -26,7 +26,7 @@ export async function scoreTokens(
 	if (running.seen[0]! > 0 && tokens.length > 0) {
 		nll.set(await losses(Tensor.empty([1, vocabulary], model.device, 'f32', running.logits), tokens.subarray(0, 1)));
 	}
-	await feedChunks(model, running, positions, [tokens], options, async ({ activations, tokens: count, offsets }) => {
+	await feedChunks(model, running, positions, [tokens], false, options, async ({ activations, tokens: count, offsets }) => {
 		const first = offsets[0]!;
 		const most = Math.max(1, Math.floor(LOGITS / vocabulary));
 		for (let row = 0; row < count; row += most) {

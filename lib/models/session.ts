@@ -1,10 +1,9 @@
-import { noGrad } from '../autograd.js';
 import { LayerCache } from '../cache/layer_cache.js';
+import { Places } from '../cache/places.js';
 import { checkPolicy, type Policy } from '../cache/policy.js';
 import { ArgumentError, DisposedError } from '../errors.js';
 import { type BatchPiece, type GenerateOptions, type Generation, generate, generateBatch, type Prompt } from '../generate/index.js';
-import { rotations, twoFloats } from '../ops/rope.js';
-import { persist, type Resource, Tensor } from '../tensor.js';
+import type { Resource } from '../tensor.js';
 import { feed } from './feed.js';
 import type { Llama } from './llama.js';
 import { type Scored, scoreTokens } from './score_tokens.js';
@@ -22,6 +21,12 @@ export interface SessionOptions {
 	readonly positions?: 'original' | 'cache';
 	/** How keys and values are stored. f16 halves memory and the time to read it. @default 'f32' */
 	readonly dtype?: 'f32' | 'f16';
+	/**
+	 * How `append` and `generate` take in several tokens at once. `stream`: states are evicted on the way, as if the tokens came one by one, so
+	 * memory is bounded. `select`: full attention over all of them, then one selection, as the published TOVA code does; one sequence,
+	 * and memory for all of its tokens while that lasts. `score` always streams. @default 'stream'
+	 */
+	readonly prefill?: 'stream' | 'select';
 }
 
 /** For calls that take time. */
@@ -40,8 +45,8 @@ export interface Running {
 	readonly seen: Int32Array;
 	/** Logits [B, V] of what follows; rows of sequences that nothing was fed to are NaN. */
 	readonly logits: Float32Array;
-	/** Cosines and sines of places in a cache, which forks share. */
-	readonly places: { readonly table: Tensor; users: number } | null;
+	readonly places: Places | null;
+	readonly prefill: 'stream' | 'select';
 }
 
 /**
@@ -59,29 +64,33 @@ export class Session implements Resource {
 
 	/** Use `model.session()`, or `fork`. */
 	constructor(model: Llama, options: SessionOptions, from?: Running) {
-		const { batch = 1, positions = 'original', dtype = 'f32' } = options;
+		const { batch = 1, positions = 'original', dtype = 'f32', prefill = 'stream' } = options;
 		const { layers, heads, kvHeads, headDim, vocabulary, rope, slidingWindow } = model.config;
 		if (!Number.isInteger(batch) || batch < 1 || batch > 2 ** 20) refuse('batch', batch, 'an integer from 1');
 		if (positions !== 'original' && positions !== 'cache') refuse('positions', positions, "'original' or 'cache'");
 		if (dtype !== 'f32' && dtype !== 'f16') refuse('dtype', dtype, "'f32' or 'f16'");
+		if (prefill !== 'stream' && prefill !== 'select') refuse('prefill', prefill, "'stream' or 'select'");
+		if (prefill === 'select' && batch !== 1) refuse('batch', batch, "1 with prefill: 'select'");
 		this.model = model;
 		[this.batch, this.positions, this.dtype] = [batch, positions, dtype];
 		if (from) {
-			if (from.places) from.places.users++;
+			from.places?.share();
 			this.#running = from;
 			return;
 		}
 		const policies = policiesOf(options.cache, layers);
-		const largest = Math.max(0, ...policies.map(({ size }) => size).filter(Number.isFinite));
-		const places = positions === 'cache' ? { table: placesOf(largest + 1, model), users: 1 } : null;
+		if (prefill === 'select' && policies.some(({ score }) => typeof score === 'function'))
+			refuse('prefill', prefill, "'stream' with a policy of one’s own");
+		const places = positions === 'cache' ? new Places(rope, model.device).share() : null;
 		const neighbours = rope.pairs === 'neighbours';
-		const shape = { batch, heads, kvHeads, headDim, device: model.device, dtype, neighbours, table: places?.table ?? null };
+		const shape = { batch, heads, kvHeads, headDim, device: model.device, dtype, neighbours, places };
 		this.#running = {
 			policies,
 			caches: policies.map((policy, i) => new LayerCache(i, policy, shape, slidingWindow[i] ?? null)),
 			seen: new Int32Array(batch),
 			logits: new Float32Array(batch * vocabulary).fill(NaN),
 			places,
+			prefill,
 		};
 	}
 
@@ -177,8 +186,8 @@ export class Session implements Resource {
 	fork(): Session {
 		this.#check();
 		this.#idle('fork');
-		const { policies, caches, seen, logits, places } = this.#running;
-		const from = { policies, places, caches: caches.map((cache) => cache.fork()), seen: seen.slice(), logits: logits.slice() };
+		const { policies, caches, seen, logits, places, prefill } = this.#running;
+		const from = { policies, places, prefill, caches: caches.map((cache) => cache.fork()), seen: seen.slice(), logits: logits.slice() };
 		return new Session(this.model, { cache: policies, batch: this.batch, positions: this.positions, dtype: this.dtype }, from);
 	}
 
@@ -205,7 +214,7 @@ export class Session implements Resource {
 		this.#disposed = true;
 		const { caches, places } = this.#running;
 		for (const cache of caches) cache.dispose();
-		if (places && --places.users === 0) places.table.dispose();
+		places?.release();
 	}
 
 	[Symbol.dispose](): void {
@@ -286,22 +295,5 @@ function policiesOf(cache: Policy | readonly Policy[], layers: number): readonly
 	return list.map((policy) => {
 		if (typeof policy !== 'object' || policy === null) refuse('cache', policy, 'a policy, as tova(512)');
 		return checkPolicy('session: cache', policy);
-	});
-}
-
-/** Cosines and sines of places in a cache. */
-function placesOf(places: number, { config: { rope }, device }: Llama): Tensor {
-	return noGrad(() => {
-		const positions = Tensor.empty(
-			[places],
-			device,
-			'i32',
-			Int32Array.from({ length: places }, (_, i) => i),
-		);
-		const frequencies = Tensor.empty([rope.frequencies.length, 2], device, 'f32', twoFloats(rope.frequencies));
-		const table = persist(rotations(positions, frequencies, { magnitude: rope.magnitude }));
-		positions.dispose();
-		frequencies.dispose();
-		return table;
 	});
 }
