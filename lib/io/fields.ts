@@ -16,8 +16,8 @@ export function shown(value: unknown): string {
 	return `[${value.map(shown).join(', ')}]`;
 }
 
-/** Configurations and indices of the largest models take a few megabytes. */
-const longestJson = 64 * 2 ** 20;
+/** An index of a thousand layers takes a little over a megabyte; parsed, hostile JSON takes fifty times its length. */
+const longestJson = 2 * 2 ** 20;
 
 /**
  * The object in a JSON file.
