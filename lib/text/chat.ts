@@ -61,10 +61,10 @@ export function renderChat(template: string | null, messages: readonly ChatMessa
 		bos_token: bosToken,
 		eos_token: eosToken,
 		tools: tools ?? null,
-		range,
+		short_range: shortRange,
 	};
 	try {
-		const text = bounded(milliseconds, () => new Template(template).render(values));
+		const text = bounded(milliseconds, () => new Template(prelude + template).render(values));
 		if (text.length > longestText) throw new Error(`the text has ${text.length} characters, expected at most ${longestText}`);
 		return text;
 	} catch (error) {
@@ -75,8 +75,11 @@ export function renderChat(template: string | null, messages: readonly ChatMessa
 	}
 }
 
-/** Python's `range`, in place of the library's, which makes any number of numbers. */
-function range(...given: number[]): number[] {
+/** Puts our `range` in place of the library's, which makes any number of numbers. Nothing of this line is in the text. */
+const prelude = '{% set range = short_range %}\n';
+
+/** Python's `range`, of a bounded length. */
+function shortRange(...given: number[]): number[] {
 	const [start, stop, step = 1] = given.length > 1 ? given : [0, ...given];
 	const length = Math.max(0, Math.ceil((stop! - start!) / step));
 	if (!(length <= longestRange)) throw new Error(`range(${given.join(', ')}) is too long, expected at most ${longestRange} numbers`);

@@ -130,6 +130,44 @@ export function bytesJson(split: readonly object[], specials: readonly { content
 	};
 }
 
+/** A tokenizer.json like LLaMA's: no words, `▁` for a space, bytes for what is unknown. */
+export function spacesJson({ tokens } = pieces()) {
+	const merges = tokens.slice(259).flatMap((token) => {
+		const known = new Set(tokens);
+		const cuts = Array.from({ length: token.length - 1 }, (_, i) => [token.slice(0, i + 1), token.slice(i + 1)]);
+		return cuts.filter((cut) => cut.every((part) => known.has(part)));
+	});
+	return {
+		added_tokens: ['<unk>', '<s>', '</s>'].map((content, id) => ({ id, content, special: true, normalized: false })),
+		normalizer: {
+			type: 'Sequence',
+			normalizers: [
+				{ type: 'Prepend', prepend: '▁' },
+				{ type: 'Replace', pattern: { String: ' ' }, content: '▁' },
+			],
+		},
+		pre_tokenizer: null,
+		post_processor: null,
+		decoder: {
+			type: 'Sequence',
+			decoders: [
+				{ type: 'Replace', pattern: { String: '▁' }, content: ' ' },
+				{ type: 'ByteFallback' },
+				{ type: 'Fuse' },
+				{ type: 'Strip', content: ' ', start: 1, stop: 0 },
+			],
+		},
+		model: {
+			type: 'BPE',
+			vocab: Object.fromEntries(tokens.map((token, i) => [token, i])),
+			merges: merges.map((pair) => pair.join(' ')),
+			unk_token: '<unk>',
+			fuse_unk: true,
+			byte_fallback: true,
+		},
+	};
+}
+
 /** Joins, again and again, the neighbours of the best rank, the leftmost of equals: what all byte-pair encoding comes to. */
 export function joinAll(parts: readonly string[], rank: (left: string, right: string) => number): string[] {
 	const joined = [...parts];
