@@ -1,7 +1,7 @@
 import { synchronize } from '../device.js';
 import type { Llama } from './llama.js';
 import type { Activations } from './llama_pass.js';
-import type { CallOptions, Running } from './session.js';
+import type { CallOptions, Running } from './session_options.js';
 
 /** Rows of activations at a time: enough for weights to be used many times over, few enough that memory stays small. */
 const CHUNK = 512;
@@ -41,7 +41,15 @@ export async function feedChunks(
 		for (const [b, list] of lists.entries()) ids.set(list.subarray(done, done + lengths[b]!), b * tokens);
 		const ragged = lengths.some((length) => length !== tokens);
 		const unturned = positions === 'cache';
-		const activations = await model.run({ ids, batch, seen: seen.slice(), lengths: ragged ? lengths : null, caches, unturned, select });
+		const activations = await model.run({
+			ids,
+			batch,
+			seen: seen.slice(),
+			lengths: ragged ? lengths : null,
+			caches: [caches],
+			unturned,
+			select,
+		});
 		for (let b = 0; b < batch; b++) seen[b]! += lengths[b]!;
 		try {
 			await use({ activations, tokens, lengths, offsets: Int32Array.from(lists, ({ length }) => Math.min(done, length)) });
@@ -75,4 +83,32 @@ export async function feed(
 		logits.dispose();
 		for (const [i, b] of last.entries()) running.logits.set(rows.subarray(i * vocabulary, (i + 1) * vocabulary), b * vocabulary);
 	});
+}
+
+/** Feed one token to each of several sessions, in one pass, and keep each one's logits. */
+export async function feedTogether(
+	model: Llama,
+	sessions: readonly Running[],
+	positions: 'original' | 'cache',
+	tokens: Int32Array,
+): Promise<void> {
+	const { vocabulary } = model.config;
+	const activations = await model.run({
+		ids: tokens,
+		batch: sessions.length,
+		seen: Int32Array.from(sessions, ({ seen }) => seen[0]!),
+		lengths: null,
+		caches: sessions.map(({ caches }) => caches),
+		unturned: positions === 'cache',
+		select: false,
+	});
+	try {
+		for (const { seen } of sessions) seen[0]!++;
+		const logits = model.logits(activations, Int32Array.from(sessions.keys()));
+		const rows = await logits.read();
+		logits.dispose();
+		for (const [i, session] of sessions.entries()) session.logits.set(rows.subarray(i * vocabulary, (i + 1) * vocabulary));
+	} finally {
+		model.release(activations);
+	}
 }

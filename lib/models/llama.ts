@@ -9,7 +9,8 @@ import type { Tokenizer } from '../text/tokenizer.js';
 import { hashOf } from './llama_hash.js';
 import { Activations, logitsOf, type Pass, runLayers } from './llama_pass.js';
 import { type LlamaWeights, mapWeights, tensorsOf } from './llama_weights.js';
-import { Session, type SessionOptions } from './session.js';
+import { Session } from './session.js';
+import type { SessionOptions } from './session_options.js';
 
 export interface LlamaOptions {
 	/** @default 'cpu' */
@@ -90,7 +91,7 @@ export class Llama implements Resource {
 	/** For sessions: the layers over new tokens. Its rows are to be used before anything else is asked of the model. */
 	async run(pass: Pass): Promise<Activations> {
 		this.#check();
-		const waits = pass.select || pass.caches.some(({ policy }) => typeof policy.score === 'function');
+		const waits = pass.select || pass.caches.some((caches) => caches.some(({ policy }) => typeof policy.score === 'function'));
 		const rows = pass.ids.length;
 		let activations = this.#activations;
 		if (!activations || activations.rows < rows || activations.rows > 8 * rows + 64 || waits) {

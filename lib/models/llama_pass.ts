@@ -3,6 +3,7 @@ import type { LayerCache } from '../cache/layer_cache.js';
 import type { DeviceName } from '../device.js';
 import type { LlamaConfig } from '../io/pretrained.js';
 import { persist, type Resource, Tensor } from '../tensor.js';
+import { Apart } from './apart.js';
 import type { LlamaWeights, Projection } from './llama_weights.js';
 
 /** New tokens of some sequences side by side, and the states that they continue from. */
@@ -15,8 +16,11 @@ export interface Pass {
 	readonly seen: Int32Array;
 	/** How many of T each sequence brings, where they differ. */
 	readonly lengths: Int32Array | null;
-	/** One a layer. */
-	readonly caches: readonly LayerCache[];
+	/**
+	 * By session, and in it one a layer. One session: all sequences are its own. Several: each has one sequence, and brings one token
+	 * of it.
+	 */
+	readonly caches: readonly (readonly LayerCache[])[];
 	/** Whether keys lie unturned in the caches, which then turn them themselves. */
 	readonly unturned: boolean;
 	/** Whether caches take all tokens in before one selection is made of them. */
@@ -105,6 +109,8 @@ export async function runLayers(
 		}
 		const seenBuffer = ints(seen);
 		const lengthsBuffer = lengths && ints(lengths);
+		const apart = caches.length > 1 ? new Apart(caches, config, device, seen) : null;
+		if (apart) held.push(...apart.tensors);
 		for (const [i, layer] of weights.layers.entries()) {
 			binding.rmsNorm(a.x.buffer, layer.attentionNorm.buffer, a.h.buffer, N, dim, epsilon);
 			project(a.h, layer.q, a.q, N);
@@ -114,7 +120,8 @@ export async function runLayers(
 				binding.rope(a.q.buffer, table.buffer, a.q.buffer, N, heads, headDim, neighbours);
 				binding.rope(a.k.buffer, table.buffer, a.k.buffer, N, kvHeads, headDim, neighbours);
 			}
-			const waits = caches[i]!.attend({ q: a.q, k: a.k, v: a.v, o: a.o, tokens: T, seen, seenBuffer, lengths: lengthsBuffer, select });
+			const step = { q: a.q, k: a.k, v: a.v, o: a.o, tokens: T, seen, seenBuffer, lengths: lengthsBuffer, select };
+			const waits = apart ? apart.attend(i, step) : caches[0]![i]!.attend(step);
 			if (waits) await waits;
 			project(a.o, layer.o, a.h, N);
 			binding.accumulate(a.h.buffer, a.x.buffer, N * dim);

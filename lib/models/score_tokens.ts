@@ -2,7 +2,7 @@ import { binding } from '../binding.js';
 import { persist, Tensor } from '../tensor.js';
 import { feedChunks } from './feed.js';
 import type { Llama } from './llama.js';
-import type { CallOptions, Running } from './session.js';
+import type { CallOptions, Running } from './session_options.js';
 
 export interface Scored {
 	readonly tokens: Int32Array;

@@ -1,53 +1,12 @@
-import { LayerCache } from '../cache/layer_cache.js';
-import { Places } from '../cache/places.js';
-import { checkPolicy, type Policy } from '../cache/policy.js';
+import type { Policy } from '../cache/policy.js';
 import { ArgumentError, DisposedError } from '../errors.js';
 import { type BatchPiece, type GenerateOptions, type Generation, generate, generateBatch, type Prompt } from '../generate/index.js';
 import type { Resource } from '../tensor.js';
-import { feed } from './feed.js';
+import { feed, feedTogether } from './feed.js';
 import type { Llama } from './llama.js';
 import { type Scored, scoreTokens } from './score_tokens.js';
+import { begin, type CallOptions, type Running, type SessionOptions, settle } from './session_options.js';
 import { restoreSession, snapshotSession } from './session_snapshot.js';
-
-export interface SessionOptions {
-	/** Which states are kept: one policy for all layers, or one for each. */
-	readonly cache: Policy | readonly Policy[];
-	/** B: sequences side by side. @default 1 */
-	readonly batch?: number;
-	/**
-	 * Which positions a token and its states are given. `original`: how many tokens came before it in the sequence, as the TOVA paper; past the
-	 * trained context a model fails. `cache`: its place among the states held, so that a stream may go on without end. @default 'original'
-	 */
-	readonly positions?: 'original' | 'cache';
-	/** How keys and values are stored. f16 halves memory and the time to read it. @default 'f32' */
-	readonly dtype?: 'f32' | 'f16';
-	/**
-	 * How `append` and `generate` take in several tokens at once. `stream`: states are evicted on the way, as if the tokens came one by one, so
-	 * memory is bounded. `select`: full attention over all of them, then one selection, as the published TOVA code does; one sequence,
-	 * and memory for all of its tokens while that lasts. `score` always streams. @default 'stream'
-	 */
-	readonly prefill?: 'stream' | 'select';
-}
-
-/** For calls that take time. */
-export interface CallOptions {
-	/** Stops after the chunk of tokens that is in work; the session goes on from there. */
-	readonly signal?: AbortSignal;
-	/** Told how much is done, from 0 to 1. */
-	readonly onProgress?: (done: number) => void;
-}
-
-/** What a session is made of: for the files beside this. */
-export interface Running {
-	readonly policies: readonly Policy[];
-	readonly caches: readonly LayerCache[];
-	/** Tokens fed, by sequence. */
-	readonly seen: Int32Array;
-	/** Logits [B, V] of what follows; rows of sequences that nothing was fed to are NaN. */
-	readonly logits: Float32Array;
-	readonly places: Places | null;
-	readonly prefill: 'stream' | 'select';
-}
 
 /**
  * A running sequence of a pretrained decoder (or B of them), as a recurrent network: `append` moves its state on, and the state never
@@ -64,34 +23,11 @@ export class Session implements Resource {
 
 	/** Use `model.session()`, or `fork`. */
 	constructor(model: Llama, options: SessionOptions, from?: Running) {
-		const { batch = 1, positions = 'original', dtype = 'f32', prefill = 'stream' } = options;
-		const { layers, heads, kvHeads, headDim, vocabulary, rope, slidingWindow } = model.config;
-		if (!Number.isInteger(batch) || batch < 1 || batch > 2 ** 20) refuse('batch', batch, 'an integer from 1');
-		if (positions !== 'original' && positions !== 'cache') refuse('positions', positions, "'original' or 'cache'");
-		if (dtype !== 'f32' && dtype !== 'f16') refuse('dtype', dtype, "'f32' or 'f16'");
-		if (prefill !== 'stream' && prefill !== 'select') refuse('prefill', prefill, "'stream' or 'select'");
-		if (prefill === 'select' && batch !== 1) refuse('batch', batch, "1 with prefill: 'select'");
+		const { batch, positions, dtype, prefill, policies } = settle(options, model.config);
 		this.model = model;
 		[this.batch, this.positions, this.dtype] = [batch, positions, dtype];
-		if (from) {
-			from.places?.share();
-			this.#running = from;
-			return;
-		}
-		const policies = policiesOf(options.cache, layers);
-		if (prefill === 'select' && policies.some(({ score }) => typeof score === 'function'))
-			refuse('prefill', prefill, "'stream' with a policy of one’s own");
-		const places = positions === 'cache' ? new Places(rope, model.device).share() : null;
-		const neighbours = rope.pairs === 'neighbours';
-		const shape = { batch, heads, kvHeads, headDim, device: model.device, dtype, neighbours, places };
-		this.#running = {
-			policies,
-			caches: policies.map((policy, i) => new LayerCache(i, policy, shape, slidingWindow[i] ?? null)),
-			seen: new Int32Array(batch),
-			logits: new Float32Array(batch * vocabulary).fill(NaN),
-			places,
-			prefill,
-		};
+		from?.places?.share();
+		this.#running = from ?? begin(model, { batch, positions, dtype, prefill, policies });
 	}
 
 	/** Tokens fed to the first sequence. */
@@ -209,6 +145,33 @@ export class Session implements Resource {
 		});
 	}
 
+	/**
+	 * One token for each of several sessions of one model, in one pass: each weight is read once for all of them.
+	 * @param sessions of one sequence each, no two the same, all with the same `positions`
+	 * @returns logits `[V]` of each, as its own `next` gives them
+	 */
+	static async nextTogether(sessions: readonly Session[], tokens: ArrayLike<number>): Promise<Float32Array[]> {
+		checkTogether(sessions, tokens.length);
+		const checked = sessions.map((session, i) => {
+			session.#check();
+			session.#idle('nextTogether');
+			return session.#lists('nextTogether', [tokens[i]!])[0]![0]!;
+		});
+		for (const session of sessions) session.#busy = true;
+		try {
+			const { model, positions } = sessions[0]!;
+			await feedTogether(
+				model,
+				sessions.map((session) => session.#running),
+				positions,
+				Int32Array.from(checked),
+			);
+			return sessions.map((session) => session.#running.logits);
+		} finally {
+			for (const session of sessions) session.#busy = false;
+		}
+	}
+
 	dispose(): void {
 		if (this.#disposed) return;
 		this.#disposed = true;
@@ -285,15 +248,17 @@ export class Session implements Resource {
 	}
 }
 
-function refuse(what: string, found: unknown, expected: string): never {
-	throw new ArgumentError(`session: ${what} is ${String(found)}, expected ${expected}`);
-}
-
-function policiesOf(cache: Policy | readonly Policy[], layers: number): readonly Policy[] {
-	const list = Array.isArray(cache) ? (cache as readonly Policy[]) : Array.from({ length: layers }, () => cache as Policy);
-	if (list.length !== layers) refuse('cache', `${list.length} policies`, `one, or one for each of ${layers} layers`);
-	return list.map((policy) => {
-		if (typeof policy !== 'object' || policy === null) refuse('cache', policy, 'a policy, as tova(512)');
-		return checkPolicy('session: cache', policy);
-	});
+function checkTogether(sessions: readonly Session[], tokens: number): void {
+	const refuse = (found: string, expected: string): never => {
+		throw new ArgumentError(`Session.nextTogether: found ${found}, expected ${expected}`);
+	};
+	const [first] = sessions;
+	if (!first) throw new ArgumentError('Session.nextTogether: found no sessions, expected at least one');
+	if (tokens !== sessions.length) refuse(`${tokens} tokens for ${sessions.length} sessions`, 'one for each');
+	if (new Set(sessions).size !== sessions.length) refuse('a session twice', 'each once');
+	for (const { model, batch, positions } of sessions) {
+		if (model !== first.model) refuse('sessions of two models', 'one model');
+		if (batch !== 1) refuse(`a session of ${batch} sequences`, '1');
+		if (positions !== first.positions) refuse(`positions ${positions} and ${first.positions}`, 'the same in all sessions');
+	}
 }

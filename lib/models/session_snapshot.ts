@@ -3,7 +3,8 @@ import type { Policy } from '../cache/policy.js';
 import { FormatError } from '../errors.js';
 import { type Description, decode, encode } from '../layers/snapshot.js';
 import type { Llama } from './llama.js';
-import type { Running, Session, SessionOptions } from './session.js';
+import type { Session } from './session.js';
+import type { Running, SessionOptions } from './session_options.js';
 
 /** The tensors of a layer's cache, by the names that a snapshot has for them. */
 const names = ['keys', 'values', 'positions', 'scores', 'ranks'] as const;
