@@ -1,6 +1,7 @@
 /** Operations on tensors, as `ops`. All take and give tensors of one device, and are differentiable where it makes sense. */
 export { type AttendOptions, attend } from './attend.js';
 export { cast } from './cast.js';
+export { crossEntropy } from './cross_entropy.js';
 export { type DropoutOptions, dropout } from './dropout.js';
 export { add, concat, mul, reshape, scale, slice, sum } from './elementwise.js';
 export { embed } from './embed.js';
