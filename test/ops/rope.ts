@@ -19,7 +19,7 @@ const turns: Subject = {
 		const positions = Int32Array.from({ length: n! }, (_, i) => first + (((i * (i + 1)) / 2) % 2 ** 21));
 		return { positions: { shape: [n!], data: positions }, frequencies: { shape: [half!, 2], data: twoFloats(frequencies(half!)) } };
 	},
-	run: ({ positions, frequencies: of }, { magnitude }) => ({ table: rotations(positions!, of!, { magnitude }) }),
+	run: ({ positions, frequencies: of }, { magnitude = 1 }) => ({ table: rotations(positions!, of!, { magnitude }) }),
 	/** Angles are doubles whatever the precision: that is what the operation promises. */
 	reference({ n, half, magnitude = 1 }, { positions, frequencies: of }, precision) {
 		const table = precision.zeros(n! * half! * 2);
