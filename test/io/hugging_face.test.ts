@@ -2,6 +2,8 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { FormatError } from '../../lib/errors.js';
+import { Fields } from '../../lib/io/fields.js';
+import { openHuggingFace } from '../../lib/io/hugging_face.js';
 import { openPretrained } from '../../lib/io/open_pretrained.js';
 import { type LlamaSizes, type Projection, weightBytes } from '../../lib/io/pretrained.js';
 import { SafetensorsFile, type StoredTensor, writeSafetensors } from '../../lib/io/safetensors.js';
@@ -114,7 +116,8 @@ test('Mistral: a window in every layer', async () => {
 test('Qwen2: biases of q, k and v; a window only where it is used, from a layer on or by name', async () => {
 	const tensors = randomTensors(smallSizes, { biases: qkv });
 	const open = async (change: object) => openPretrained(await small({ architectures: ['Qwen2ForCausalLM'], ...change }, tensors));
-	const { config, weights } = await open({ sliding_window: 10, use_sliding_window: false });
+	const { config, weights } = await open({ sliding_window: 10, use_sliding_window: false, max_window_layers: 0 });
+	expect(weights.size).toBe(2 * 12 + 3);
 	expect(config.slidingWindow).toEqual([null, null]);
 	expect(weights.get('model.layers.1.self_attn.k_proj.bias')!.shape).toEqual([8]);
 	expect(weights.has('model.layers.1.self_attn.o_proj.bias')).toBe(false);
@@ -157,7 +160,9 @@ test('f16 and bf16 as they are; what the model does not ask for may be anything'
 test('a call that is given up', async () => {
 	const folder = await sharded();
 	const reason = new Error('enough');
-	await expect(openPretrained(folder, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+	const signal = AbortSignal.abort(reason);
+	await expect(openPretrained(folder, { signal })).rejects.toBe(reason);
+	await expect(openHuggingFace(folder, { signal })).rejects.toBe(reason); // between shards
 });
 
 describe('what is not as it should be is refused, with the file', () => {
@@ -251,6 +256,7 @@ describe('what is not as it should be is refused, with the file', () => {
 		const text = JSON.stringify(smallConfig);
 		await fs.writeFile(path.join(folder, 'config.json'), `{"__proto__": {"head_dim": 6, "mlp_bias": true}, ${text.slice(1)}`);
 		expect((await openPretrained(folder)).config.headDim).toBe(4);
+		expect(['constructor', '__proto__', 'a'].map((name) => new Fields('x', { a: 1 }).has(name))).toEqual([false, false, true]);
 	});
 });
 

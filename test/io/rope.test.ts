@@ -75,6 +75,8 @@ test('yarn: Qwen2.5, ends of the ramp at whole pairs and not', () => {
 	expectAt(broken.frequencies, { 23: 0.006978305848598663, 24: 0.0055172704751341225, 39: 6.187806812450695e-5, 40: 4.445698525097307e-5 });
 	// The context of the first training is the model's own where none is given; the ramp's ends may meet.
 	expectAt(read({ rope_scaling: { type: 'yarn', factor: 4 } }, 8, 64).frequencies, { 0: 1, 1: 0.0625, 2: 0.0025, 3: 0.00025 });
+	const far = { type: 'yarn', factor: 4, beta_fast: 1e5 }; // a ramp from pair 2 that would end behind the last
+	expectAt(read({ rope_theta: 2, rope_scaling: far }, 8, 1e6).frequencies, { 2: 2 ** -0.5, 3: 2 ** -0.75 * (0.8 + 0.2 / 4) });
 	const one = { type: 'yarn', factor: 4, beta_fast: 1.0001 };
 	expectAt(read({ rope_scaling: one }, 8, 6).frequencies, { 0: 1, 1: 0.025, 3: 0.00025 });
 });
