@@ -64,6 +64,8 @@ test('special and user-defined tokens are found in the text, the longest first; 
 	expect([...tokenizer.encode('d')]).toEqual([1, 3, 0]);
 	expect(tokenizer.decode([1, 3, 4, 7, 3, 8, 0])).toBe('a[x] c');
 	expect([tokenizer.bos, tokenizer.eos, tokenizer.chatTemplate]).toEqual([1, [2], null]);
+	const known = { ...metadata, 'tokenizer.ggml.tokens': [...tokens.slice(0, 5), '\ufffd', ...tokens.slice(6)] };
+	expect([...ggufTokenizer('x.gguf', known).encode('a\udc00')]).toEqual([1, 3, 4, 5]); // a lone surrogate is U+FFFD before all else
 	const bare = ggufTokenizer('x.gguf', {
 		...metadata,
 		'tokenizer.ggml.add_space_prefix': false,
@@ -139,6 +141,22 @@ test.each(kinds)('words of kind %s: tokens and texts are those of tokenizer.json
 	const bos = metadata['tokenizer.ggml.bos_token_id'];
 	expect(tokenizer.encode('')).toEqual(Int32Array.from(pre === 'llama-bpe' ? [bos as number] : []));
 	if (pre === 'default') expect([...ggufTokenizer('x.gguf', metadata).encode('a1234!')]).toEqual([...tokenizer.encode('a1234!')]);
+});
+
+test('a word that is a token is that token to LLaMA 3, whether merges lead to it or not', () => {
+	const metadata = bytesMetadata(bytesJson([]));
+	const tokens = [...(metadata['tokenizer.ggml.tokens'] as string[]), 'zqz'];
+	const read = (pre: string) =>
+		ggufTokenizer('x.gguf', {
+			...metadata,
+			'tokenizer.ggml.tokens': tokens,
+			'tokenizer.ggml.token_type': undefined,
+			'tokenizer.ggml.bos_token_id': undefined,
+			'tokenizer.ggml.pre': pre,
+		});
+	const [z, q] = [tokens.indexOf('z'), tokens.indexOf('q')];
+	expect([...read('llama-bpe').encode('zqz!zqzz')]).toEqual([tokens.length - 1, tokens.indexOf('!'), z, q, z, z]);
+	expect([...read('qwen2').encode('zqz')]).toEqual([z, q, z]);
 });
 
 test('what cannot be read is refused by name', () => {

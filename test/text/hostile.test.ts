@@ -71,13 +71,13 @@ describe('a tokenizer.json that is not what it should be is refused, with its pa
 
 test('names that mean something to JavaScript mean nothing in a vocabulary', async () => {
 	const names = ['__proto__', 'constructor', 'toString', 'valueOf'];
-	const json = JSON.stringify(
-		bytesJson(
-			[],
-			names.map((content) => ({ content, special: false })),
-		),
+	const json = bytesJson(
+		[],
+		names.map((content) => ({ content, special: false })),
 	);
-	const tokenizer = await openTokenizer(await file('tokenizer.json', json.replace('"vocab":{', '"vocab":{"__proto__":506,')));
+	// JSON is the only way to a key of this name.
+	const text = JSON.stringify(json).replace('"vocab":{', `"vocab":{"__proto__":${json.added_tokens[0]!.id},`);
+	const tokenizer = await openTokenizer(await file('tokenizer.json', text));
 	expect([...tokenizer.encode('constructor__proto__a')].map((token) => tokenizer.name(token))).toEqual(['constructor', '__proto__', 'a']);
 });
 

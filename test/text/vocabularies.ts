@@ -106,7 +106,8 @@ export function llama2cTokens(file: Buffer): { tokens: string[]; scores: number[
 /** A tokenizer.json of bytes: 256 of them, what was learned of GPT-2's words, and special tokens behind. */
 export function bytesJson(split: readonly object[], specials: readonly { content: string; special: boolean }[] = []) {
 	const pattern = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
-	const words = lines.slice(0, 60).flatMap((line) => line.match(pattern) ?? []);
+	const numbers = Array<string[]>(80).fill(['1234', '234', '12', ' 2']).flat(); // stories have none
+	const words = [...lines.slice(0, 60).flatMap((line) => line.match(pattern) ?? []), ...numbers];
 	const merges = learn(
 		words.map((word) => Array.from(Buffer.from(word), (byte) => byteCharacters[byte]!)),
 		250,
