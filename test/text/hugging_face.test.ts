@@ -114,6 +114,24 @@ test('a border lies in no occurrence of a product, and between two characters', 
 	expect(new Borders([]).split('a😀b')).toEqual(['a', '😀', 'b']);
 });
 
+test('a part of a long word that is a token by itself only stays apart', async () => {
+	const tokens = [...'qxyz', 'xy', 'yz', 'xyz'];
+	const json = (ignore_merges: boolean) => ({
+		...bytesJson([]),
+		model: {
+			type: 'BPE',
+			vocab: Object.fromEntries(tokens.map((token, i) => [token, i])),
+			merges: ['x y', 'y z'],
+			ignore_merges,
+		},
+	});
+	for (const whole of [true, false]) {
+		const tokenizer = await open(json(whole));
+		expect([...tokenizer.encode(`${'q'.repeat(300)}xyz`)].slice(300)).toEqual([4, 3]);
+		expect([...tokenizer.encode('xyz')]).toEqual(whole ? [6] : [4, 3]);
+	}
+});
+
 test("what stands around a text: as the template says, or as LLaMA's classes have it", async () => {
 	const json = bytesJson([isolate(gpt2Words)], specials);
 	const [bos, eos] = json.added_tokens.map(({ id }) => id) as [number, number];
