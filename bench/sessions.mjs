@@ -12,7 +12,7 @@ const STATES = 64;
  * @param model a `Llama`
  * @param {{ cache: import('../lib/cache/policy.js').Policy, states: number, batch?: number, dtype?: 'f32' | 'f16', room?: number }} options
  * `states`: held by each sequence, at most the policy's size; `room`: how many more a cache without bounds has memory for
- * @returns {{ session: Session, rewind: () => void }} `rewind`: as if nothing had come since
+ * @returns {{ session: Session, caches: LayerCache[], rewind: () => void }} one cache a layer; `rewind`: as if nothing had come since
  */
 export function filled(model, { cache, states, batch = 1, dtype = 'f32', room = 64 }) {
 	const { layers, heads, kvHeads, headDim, vocabulary, rope, slidingWindow } = model.config;
@@ -27,7 +27,7 @@ export function filled(model, { cache, states, batch = 1, dtype = 'f32', room = 
 	fill(caches, batch, width, dtype);
 	const seen = new Int32Array(batch).fill(states);
 	const running = { policies: caches.map(() => cache), caches, seen, logits: new Float32Array(batch * vocabulary), places: null };
-	return { session: new Session(model, { cache, batch, dtype }, running), rewind: () => seen.fill(states) };
+	return { session: new Session(model, { cache, batch, dtype }, running), caches, rewind: () => seen.fill(states) };
 }
 
 function fill(caches, batch, width, dtype) {

@@ -66,14 +66,16 @@ const works = {
 		return { threads: context._ctx.getThreads(), flashAttention: context.flashAttention, keys: context.kvCacheKeyType };
 	},
 
-	/** Seconds of a step of all sequences, the mean of `steps`; what was added is forgotten. */
+	/** Seconds of a step of all sequences, the mean of `steps`, and of the processor's time; what was added is forgotten. */
 	async decode({ steps, sequences = 1 }) {
 		const before = held;
+		const spent = process.cpuUsage();
 		const all = await seconds(async () => {
 			for (let i = 0; i < steps; i++) await step(sequences);
 		});
+		const { user, system } = process.cpuUsage(spent);
 		forget(sequences, before);
-		return { seconds: [all / steps] };
+		return { seconds: [all / steps], processor: [(user + system) / 1e6 / steps] };
 	},
 
 	/** Seconds until `tokens` are read by an empty sequence. */
