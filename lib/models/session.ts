@@ -189,6 +189,7 @@ export class Session implements Resource {
 		return {
 			batch: this.batch,
 			vocabulary: this.model.config.vocabulary,
+			eos: this.model.config.eos,
 			get position() {
 				return session.position;
 			},

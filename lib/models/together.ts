@@ -21,6 +21,7 @@ export function generateTogether(
 	const decoder = {
 		batch: sessions.length,
 		vocabulary,
+		eos: model.config.eos,
 		get positions() {
 			return Int32Array.from(sessions, ({ position }) => position);
 		},
