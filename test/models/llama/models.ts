@@ -12,8 +12,8 @@ export { published };
 export const madeSizes = { dim: 32, hidden: 48, layers: 3, heads: 8, kvHeads: 4, headDim: 4, vocabulary: 300 };
 
 /** Random weights of a size that keeps activations near 1 and attention neither flat nor a single peak. */
-export function madeTensors(): Map<string, StoredTensor> {
-	const random = new Random(5);
+export function madeTensors(seed = 5): Map<string, StoredTensor> {
+	const random = new Random(seed);
 	return new Map(
 		[...weightShapes(madeSizes, [])].map(([name, shape]) => {
 			const scale = name.includes('embed') ? 1 : 1.6 / Math.sqrt(shape.at(-1)!);
@@ -37,11 +37,11 @@ export function madeTokenizer(): Buffer {
 }
 
 /** A model made for the test: its .bin of llama2.c, with a tokenizer beside it. */
-export async function made(): Promise<string> {
+export async function made(seed?: number): Promise<string> {
 	const folder = await temporary();
 	await fs.writeFile(path.join(folder, `tok${madeSizes.vocabulary}.bin`), madeTokenizer());
 	const place = path.join(folder, 'made.bin');
-	await fs.writeFile(place, llama2cBytes(madeSizes, madeTensors(), { version: 0 }));
+	await fs.writeFile(place, llama2cBytes(madeSizes, madeTensors(seed), { version: 0 }));
 	return place;
 }
 

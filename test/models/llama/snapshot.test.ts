@@ -14,7 +14,7 @@ let tokens: number[];
 
 beforeAll(async () => {
 	model = await Llama.load(await pathOf(published ? 'stories260K' : 'made'));
-	other = await Llama.load(published ? await made() : `${await pathOf('made')}`);
+	other = await Llama.load(await made(6));
 	tokens = [...(await tokensFor(model, 400, 51))];
 });
 
