@@ -35,10 +35,8 @@ export function generate(): Command {
 	return decoderOptions(
 		command<GenerateOptions>(
 			'generate',
-			[
-				'Go on from a prompt with a pretrained decoder, in memory that --cache and --states bound. The text goes to stdout as it comes,',
+			'Go on from a prompt with a pretrained decoder, in memory that --cache and --states bound. The text goes to stdout as it comes, ' +
 				'figures to stderr. Without a prompt it begins where texts begin. The same --seed gives the same text.',
-			].join('\n'),
 			run,
 		),
 	)

@@ -3,7 +3,7 @@ import { FormatError } from '../errors.js';
 import type { Llama } from '../models/llama.js';
 import { beyondContext, bytes, type DecoderOptions, decoderOptions, openModel, policyOf, settings } from './decoder_options.js';
 import { command, integer, type Session } from './session.js';
-import { encodeFile, nameOf, type SomeTokens } from './text_file.js';
+import { checkText, encodeFile, nameOf, type SomeTokens } from './text_file.js';
 
 interface PerplexityOptions extends DecoderOptions {
 	readonly text: string;
@@ -17,11 +17,9 @@ export function perplexity(): Command {
 	return decoderOptions(
 		command<PerplexityOptions>(
 			'perplexity',
-			[
-				'How well a pretrained decoder predicts a text, token by token, with as many states as --cache and --states allow.',
-				'Strict streaming: every state is evicted when its time comes. The whole text is one sequence from its beginning (BOS, where the',
+			'How well a pretrained decoder predicts a text, token by token, with as many states as --cache and --states allow. Strict ' +
+				'streaming: every state is evicted when its time comes. The whole text is one sequence from its beginning (BOS, where the ' +
 				'tokenizer has one), or with --context as many short ones. The first token of a sequence is not scored.',
-			].join('\n'),
 			run,
 		),
 	)
@@ -34,7 +32,8 @@ export function perplexity(): Command {
 }
 
 async function run(options: PerplexityOptions, session: Session): Promise<void> {
-	policyOf(options); // before anything is loaded
+	policyOf(options); // what is wrong with the rest is said before a model is loaded
+	await checkText(options.text);
 	using model = await openModel(options, session);
 	const found = await score(model, options, session);
 	const { perplexity, nll, tokens, bitsPerByte, states, cacheBytes, seconds, tokensPerSecond } = found;

@@ -20,6 +20,11 @@ export function nameOf(file: string): string {
 	return file === '-' ? 'stdin' : file;
 }
 
+/** @throws FormatError there is no such file, or it cannot be read */
+export async function checkText(file: string): Promise<void> {
+	if (file !== '-') await (await openFile(file)).close();
+}
+
 /** Some of a file's text. */
 interface Some {
 	readonly text: string;

@@ -257,6 +257,7 @@ ${traceShapes}
 		if (own) strip(headBar, [{ name: 'all heads', list }, ...list.map((picture) => ({ name: 'head ' + picture.kvHead, list: [picture] }))]);
 		else headBar.replaceChildren();
 	}
+	if (layers.length === 1) headsOf(pictures);
 
 	document.getElementById('in').addEventListener('click', () => zoom(1.5));
 	document.getElementById('out').addEventListener('click', () => zoom(1 / 1.5));

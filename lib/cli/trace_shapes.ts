@@ -1,5 +1,5 @@
 /** What the script of a trace's page is built from (trace_script.ts): no state, only shapes and colours. */
-export const traceShapes = String.raw`
+export const traceShapes = `
 const colour = (name, alpha = 1) => 'rgb(' + getComputedStyle(document.documentElement).getPropertyValue('--' + name) + ' / ' + alpha + ')';
 const font = (size) => size + 'px system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif';
 const short = (label) => (label.length > 14 ? label.slice(0, 13) + '…' : label);
