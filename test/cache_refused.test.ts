@@ -53,11 +53,16 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 		['sinks below', /-1 sinks/, {}, { sinks: -1 }],
 		['sinks and recent that overflow together', /sinks/, {}, { sinks: 2 ** 53 - 1, recent: 2 ** 53 - 1 }],
 		['reach', /a reach of 0/, {}, { reach: 0 }],
-		['a full cache that never evicts', /5 tokens in a cache of 4 that never evicts/, {}, { rule: 0 }],
 		['batch', /`q` holds 32 elements, expected 64/, { B: 2 }, {}],
 		['negative batch', /negative/, { B: -1 }, {}],
 		['tokens', /`q` holds 32 elements, expected 96/, { T: 3 }, {}],
 	] as const)('%s', (_, message, more, also) => refuse(message, more, also));
+
+	// What depends on numbers in memory is looked at on the CPU alone; elsewhere nothing is written out of bounds.
+	const here = test.runIf(device === 'cpu');
+	here('a full cache that never evicts', () => refuse(/5 tokens in a cache of 4 that never evicts/, {}, { rule: 0 }));
+	here('positions below 0', () => refuse(/-1 tokens seen/, {}, {}, { seen: ints([-1]) }));
+	here('positions beyond 2³¹', () => refuse(/2147483647 tokens seen/, {}, {}, { seen: ints([2 ** 31 - 1]) }));
 
 	test('received of several tokens', async () => {
 		const two = { ...n, T: 2 };
@@ -74,9 +79,7 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 	test('ranks without a table', () => refuse(/ranks and a table go together/, {}, {}, { table: null }, true));
 	test('a table that is too short', () =>
 		refuse(/`table` holds 39 elements, expected 40/, {}, {}, { table: floats(new Float32Array(39)) }, true));
-	test('positions below 0', () => refuse(/-1 tokens seen/, {}, {}, { seen: ints([-1]) }));
-	test('positions beyond 2³¹', () => refuse(/2147483647 tokens seen/, {}, {}, { seen: ints([2 ** 31 - 1]) }));
-	test.each([[[0, 1, 2, 4]], [[0, 1, -1, 2]], [[2 ** 31 - 1, 0, 1, 2]], [[-(2 ** 31), 0, 1, 2]]])('ranks %j', (ranks) =>
+	here.each([[[0, 1, 2, 4]], [[0, 1, -1, 2]], [[2 ** 31 - 1, 0, 1, 2]], [[-(2 ** 31), 0, 1, 2]]])('ranks %j', (ranks) =>
 		refuse(/rank -?\d+ in a cache of 4/, {}, {}, {}, true, ranks),
 	);
 
@@ -95,7 +98,8 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 			}
 			return found instanceof Error ? found.message : [...found];
 		};
-		for (const slot of [-1, 5, 2 ** 31 - 1, -(2 ** 31)]) expect(await put([slot], [0], n)).toBe(`cachePut: slot ${slot} of a cache of 4`);
+		for (const slot of device === 'cpu' ? [-1, 5, 2 ** 31 - 1, -(2 ** 31)] : [])
+			expect(await put([slot], [0], n)).toBe(`cachePut: slot ${slot} of a cache of 4`);
 		expect(await put([0], [], n)).toMatch(/`fresh` holds 0 elements, expected 1/);
 		expect(await put([0], [0], { ...n, P: 2 })).toMatch(/`positions` holds 4 elements, expected 8/);
 		expect(await put([0], [0], { ...n, S: 0 })).toMatch(/a cache of 0 slots/);
