@@ -138,7 +138,7 @@ const models = [
 /** @param {{ threads: number, quick: boolean, models?: string[] }} setting `models`: only these, as 110m-f16 */
 export async function* run(setting, startPeers) {
 	const wanted = ([shape, type]) => !setting.models?.length || setting.models.includes(`${shape}-${type}`);
-	const common = { budget: 0.3, rounds: setting.quick ? { rounds: 2 } : { rounds: 9, budget: 60 }, ...setting };
+	const common = { budget: 0.3, rounds: setting.quick ? { rounds: 2 } : { rounds: 9, budget: 30 }, ...setting };
 	for (const [shape, type] of (setting.quick ? [['tiny', 'q8_0']] : models).filter(wanted)) {
 		const model = await Llama.load(modelFile(shape, type));
 		const peers = startPeers?.(setting.threads) ?? {};

@@ -21,7 +21,7 @@ export async function* run(setting) {
 		const [states, batch] = [most / cut, few * cut];
 		const some = stepper(model, { cache: tova(states), states, batch, dtype, budget });
 		const contestants = { ours: some.run, 'every state': every.run, again: some.run };
-		const times = await inTurns(contestants, setting.quick ? { rounds: 2 } : { rounds: 7, budget: 60 });
+		const times = await inTurns(contestants, setting.quick ? { rounds: 2 } : { rounds: 7, budget: 30 });
 		some.dispose();
 		oplus.trim();
 		// The peer here is ourselves with every state: seconds of a token against seconds of a token.

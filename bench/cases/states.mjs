@@ -19,7 +19,7 @@ const most = 2 ** 32;
 async function* at({ model, shape, type, batch, states, dtype }, setting) {
 	const work = floor({ shape, type, batch, states, dtype });
 	const ceiling = read(work.bytes);
-	const budget = setting.quick ? 0.02 : 0.2;
+	const budget = setting.quick ? 0.02 : 0.1;
 	const contestants = { 'a read': ceiling.run };
 	const held = [];
 	for (const [name, policy] of Object.entries(policies)) {
@@ -28,7 +28,7 @@ async function* at({ model, shape, type, batch, states, dtype }, setting) {
 		contestants[name] = mine.run;
 	}
 	contestants.again = contestants.tova;
-	const all = await inTurns(contestants, setting.quick ? { rounds: 2 } : { rounds: 5, budget: 20, warmups: 2 });
+	const all = await inTurns(contestants, setting.quick ? { rounds: 2 } : { rounds: 5, budget: 10, warmups: 2 });
 	for (const each of [...held, ceiling]) each.dispose();
 	oplus.trim();
 	for (const policy of Object.keys(policies)) {
@@ -42,7 +42,7 @@ export async function* run(setting) {
 	const [shape, type] = setting.quick ? ['tiny', 'q8_0'] : ['110m', 'q8_0'];
 	const model = await Llama.load(modelFile(shape, type));
 	for (const dtype of ['f32', 'f16']) {
-		for (const states of setting.quick ? [16] : [64, 256, 512, 1024, 4096]) {
+		for (const states of setting.quick ? [16] : [64, 256, 1024, 4096]) {
 			for (const batch of setting.quick ? [1, 2] : [1, 8, 64]) {
 				// All four policies hold their states at once.
 				if (4 * batch * (states + 64) * stateBytes(shapes[shape], dtype) > most) continue;
