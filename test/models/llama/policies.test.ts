@@ -36,13 +36,13 @@ describe.each(names)('%s: every state that goes, and logits, as a slow reference
 	describe.each(['original', 'cache'] as const)('positions: %s', (positions) => {
 		test.each(every)('$name', async (plan) => {
 			const { model, reference } = await opened;
-			const tokens = [await tokensFor(model, 90)];
+			const tokens = [await tokensFor(model, 64)];
 			const { steps, evictions, ties } = await runBeside(model, reference, {
 				plans: Array(model.config.layers).fill(plan),
 				positions,
 				tokens,
 			});
-			expect(steps).toBe(90);
+			expect(steps).toBe(64);
 			expect(ties).toBeLessThanOrEqual(few(evictions));
 		});
 
@@ -68,11 +68,11 @@ describe.each(names)('%s: every state that goes, and logits, as a slow reference
 	test('a long run past the trained context', async () => {
 		const { model, reference } = await opened;
 		const { layers } = model.config;
-		const tokens = [await tokensFor(model, 700, 7)];
+		const tokens = [await tokensFor(model, 600, 7)];
 		const mixed = [plans.tova(64), plans.h2o(48)];
 		const each = Array.from({ length: layers }, (_, i) => mixed[i % 2]!);
 		const { evictions, ties } = await runBeside(model, reference, { plans: each, positions: 'cache', tokens });
-		expect(evictions).toBeGreaterThan(600 * layers);
+		expect(evictions).toBeGreaterThan(500 * layers);
 		expect(ties).toBeLessThanOrEqual(few(evictions));
 	});
 });
