@@ -1,5 +1,7 @@
 import fs from 'node:fs/promises';
 import path from 'node:path';
+import { window } from '../../../lib/cache/index.js';
+import { memory, synchronize } from '../../../lib/device.js';
 import { weightShapes } from '../../../lib/io/pretrained.js';
 import type { StoredTensor } from '../../../lib/io/safetensors.js';
 import type { Llama } from '../../../lib/models/llama.js';
@@ -80,4 +82,14 @@ export function pieces<T extends { readonly length: number; slice(from: number, 
 		at = end;
 	}
 	return cut;
+}
+
+/** Bytes held, once the rows that a model keeps from pass to pass are those of a single token. */
+export async function settled(model: Llama): Promise<number> {
+	using session = model.session({ cache: window(1) });
+	await session.append(await tokensFor(model, 200));
+	await session.append([1]);
+	const own = session.bytes;
+	await synchronize(); // what is queued holds its buffers
+	return memory().bytes - own;
 }
