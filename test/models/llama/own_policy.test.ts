@@ -52,6 +52,9 @@ async function keptBy(session: Session, sequence = 0): Promise<Int32Array[]> {
 	return Promise.all(Array.from({ length: layers * kvHeads }, (_, i) => session.kept(Math.floor(i / kvHeads), i % kvHeads, sequence)));
 }
 
+/** All alike: the lowest position goes. */
+const alike = (size: number, sinks: number): Policy => ({ ...likeWindow(size, sinks), score: ({ scores }) => scores.fill(1) });
+
 describe.each(['original', 'cache'] as const)('positions: %s', (positions) => {
 	test.each([
 		['tova', tova(20), likeTova(20)],
@@ -60,6 +63,7 @@ describe.each(['original', 'cache'] as const)('positions: %s', (positions) => {
 		['h2o', h2o(15), likeH2o(15)],
 		['h2o(1)', h2o(1), likeH2o(1)],
 		['window', window(12, { sinks: 3 }), likeWindow(12, 3)],
+		['window, by ties alone', window(12, { sinks: 3 }), alike(12, 3)],
 	])('%s, written as a function, keeps the same states', async (_, built, own) => {
 		for (const dtype of ['f32', 'f16'] as const) {
 			using right = model.session({ cache: built, positions, dtype });
