@@ -59,7 +59,7 @@ export function tracePage(page: TracePage): string {
 <nav id="layers" aria-label="layer"></nav>
 <nav id="heads" aria-label="key-value head" hidden></nav>
 <div class="bar">
-<p class="legend"><span><i class="prompt"></i>held, of the prompt</span><span><i class="made"></i>held, generated</span><span><i class="gone"></i>dropped</span><span id="shade">darker: held by more ${sets}</span></p>
+<p class="legend"><span><i class="prompt"></i>held, of the prompt</span><span><i class="made"></i>held, generated</span><span><i class="gone"></i>dropped</span><span id="shade">stronger: held by more ${sets}</span></p>
 <p class="zoom"><button type="button" id="out" aria-label="smaller">−</button><button type="button" id="fit">fit</button><button type="button" id="in" aria-label="larger">+</button></p>
 </div>
 <div id="scroller" tabindex="0"><div id="area"><canvas id="picture" role="img" aria-label="which states are held, step by step"></canvas></div></div>

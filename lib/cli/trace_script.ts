@@ -27,12 +27,12 @@ ${traceShapes}
 	function fit() {
 		const room = scroller.clientWidth - 8;
 		const labelled = (room - widest) / steps;
-		setCell(labelled >= 10 ? Math.min(18, labelled) : (room - 48) / steps);
+		setCell(labelled >= 11 ? Math.min(18, labelled) : (room - 48) / steps);
 	}
 
 	function setCell(size) {
 		cell = size >= 5 ? Math.floor(size) : size >= 1 ? size : steps > largest ? 1 : Math.max(0.4, size);
-		wide = cell >= 10;
+		wide = cell >= 11;
 		left = wide ? widest : 48;
 		top = wide ? widest : 26;
 		area.style.width = left + steps * cell + 8 + 'px';
@@ -58,7 +58,7 @@ ${traceShapes}
 		const lastP = Math.min(steps - 1, Math.floor((width - dx) / cell));
 		const firstT = Math.max(0, Math.floor((top - dy) / cell));
 		const lastT = Math.min(steps - 1, Math.floor((height - dy) / cell));
-		const gap = cell >= 5 ? 1 : 0;
+		const gap = cell >= 7 ? 1 : 0;
 		context.save();
 		context.beginPath();
 		context.rect(left, top, width - left, height - top);
@@ -142,7 +142,8 @@ ${traceShapes}
 		context.font = (strong ? '700 ' : '') + font(11);
 		context.textAlign = align;
 		context.textBaseline = 'middle';
-		if (strong) {
+		if (strong && !wide) {
+			// over the numbers that are there
 			const width = context.measureText(text).width;
 			context.fillStyle = colour('paper');
 			context.fillRect(align === 'left' ? x - 2 : align === 'right' ? x - width - 2 : x - width / 2 - 3, y - 8, width + 6, 16);

@@ -12,7 +12,8 @@ import { file, temporary } from '../files.js';
 import { llama2cBytes } from '../io/models.js';
 import { made, madeSizes, madeTensors, madeTokenizer, names, pathOf, published } from '../models/llama/models.js';
 import { texts } from '../text/vocabularies.js';
-import { type Finished, oplus } from './run.js';
+import { oplus } from './run.js';
+import { json, refusal } from './said.js';
 
 interface Found {
 	readonly perplexity: number;
@@ -24,23 +25,6 @@ interface Found {
 	readonly cacheBytes: number;
 	readonly seconds: number;
 	readonly tokensPerSecond: number;
-}
-
-/** The one object on stdout. */
-function json({ stdout, stderr, code }: Finished): Found {
-	expect(code, stderr).toBe(0);
-	expect(stdout.trimEnd().split('\n')).toHaveLength(1);
-	return JSON.parse(stdout);
-}
-
-/** What it says went wrong: one line, and nothing on stdout. */
-function refusal({ stdout, stderr, code }: Finished, expected: number): string {
-	expect(code, stderr).toBe(expected);
-	expect(stdout).toBe('');
-	const lines = stderr.trimEnd().split('\n');
-	const said = lines.filter((line) => !line.includes('loaded in') && !line.startsWith('(--help'));
-	expect(said, stderr).toHaveLength(1);
-	return said[0]!;
 }
 
 let place: string;
@@ -82,7 +66,7 @@ describe('the whole text as one sequence', () => {
 		['h2o', ['--states', '48', '--cache-type', 'f16'], h2o(48), { dtype: 'f16' }],
 		['tova', ['--states', '48'], tova(48), {}],
 	])('--cache %s: the losses that a session of the library gives', async (cache, more, policy, options) => {
-		const found = json(await perplexity('--cache', cache, ...more));
+		const found = json<Found>(await perplexity('--cache', cache, ...more));
 		const right = await expected(policy, [llama.tokenizer.encode(text)], options);
 		expect(found.tokens).toBe(right.tokens);
 		expect(Math.abs(found.nll - right.nll)).toBeLessThan(1e-5 * right.nll);
@@ -98,7 +82,7 @@ describe('the whole text as one sequence', () => {
 test('--context: sequences of so many tokens, each from BOS with an empty cache', async () => {
 	const ids = llama.tokenizer.encode(text, { special: false });
 	const lists = Array.from({ length: Math.ceil(ids.length / 99) }, (_, i) => [llama.tokenizer.bos!, ...ids.subarray(99 * i, 99 * (i + 1))]);
-	const found = json(await perplexity('--context', '100', '--cache', 'tova', '--states', '32'));
+	const found = json<Found>(await perplexity('--context', '100', '--cache', 'tova', '--states', '32'));
 	const right = await expected(tova(32), lists);
 	expect(found.tokens).toBe(ids.length);
 	expect(Math.abs(found.nll - right.nll)).toBeLessThan(1e-5 * right.nll);
@@ -107,7 +91,7 @@ test('--context: sequences of so many tokens, each from BOS with an empty cache'
 
 test('for people: the same figures, and a note where the trained context is passed', async () => {
 	const { stdout, stderr, code } = await oplus(['perplexity', '--model', place, '--text', story]);
-	const found = json(await perplexity());
+	const found = json<Found>(await perplexity());
 	expect(code).toBe(0);
 	expect(stdout).toContain(`perplexity   ${found.perplexity.toFixed(4)}\n`);
 	expect(stdout).toContain(`tokens       ${found.tokens} scored`);
@@ -123,7 +107,7 @@ test('from stdin', async () => {
 	child.stdout.setEncoding('utf8').on('data', (part: string) => (stdout += part));
 	child.stdin.end(text);
 	await once(child, 'close');
-	expect(JSON.parse(stdout).nll).toBe(json(await perplexity()).nll);
+	expect(JSON.parse(stdout).nll).toBe(json<Found>(await perplexity()).nll);
 });
 
 test('numbers that are not finite: which token, and why', async () => {
