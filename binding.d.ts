@@ -196,7 +196,7 @@ export interface Operations {
 	rope(x: In, table: In, y: Out, n: int, H: int, D: int, neighbours: boolean): void;
 	/**
 	 * Decoder steps over a bounded cache, token after token (algorithms D.1, D.2). q [B, T, H, D]; k, v [B, T, G, D]; keys, values
-	 * [B, S, G, D] (`kind` 0 f32, 1 f16); positions, scores, ranks [B, P, S]; table [S + 1, D / 2, 2]; seen, lengths [B]; o [B, T, H, D];
+	 * [B, G, S, D] (`kind` 0 f32, 1 f16); positions, scores, ranks [B, P, S]; table [S + 1, D / 2, 2]; seen, lengths [B]; o [B, T, H, D];
 	 * received [B, P, S + 1]. Token t < lengths[b] of sequence b has position p = seen[b] + t and finds held = min(p, S) slots filled.
 	 * 1. It attends, scaled by 1/√D, to every held entry whose position is above p − reach, and to itself. With a table, keys lie
 	 *    unturned in the cache: that of a slot is turned by row ranks[slot], the query and the new key by row `held`.

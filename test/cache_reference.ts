@@ -111,7 +111,7 @@ export function step(sizes: Case, { q, k, v, position }: Token, table: Floats | 
 		let top = -Infinity;
 		for (let j = 0; j <= filled; j++) {
 			const fresh = j === filled;
-			turnedBy(fresh ? filled : held.ranks[chooser * S + j]!, sizes, fresh ? k : held.keys, (fresh ? g : j * G + g) * D, table, key);
+			turnedBy(fresh ? filled : held.ranks[chooser * S + j]!, sizes, fresh ? k : held.keys, (fresh ? g : g * S + j) * D, table, key);
 			p[j] = 0;
 			for (let d = 0; d < D; d++) p[j] = p[j]! + query[d]! * key[d]!;
 			p[j] = p[j]! / Math.sqrt(D);
@@ -128,7 +128,7 @@ export function step(sizes: Case, { q, k, v, position }: Token, table: Floats | 
 			p[j] = p[j]! / sum[0]!;
 			const to = chooser * (S + 1) + (j === filled ? S : j);
 			received[to] = received[to]! + p[j]!;
-			const value = j === filled ? v.subarray(g * D) : held.values.subarray((j * G + g) * D);
+			const value = j === filled ? v.subarray(g * D) : held.values.subarray((g * S + j) * D);
 			for (let d = 0; d < D; d++) o[h * D + d] = o[h * D + d]! + p[j]! * value[d]!;
 		}
 	}
@@ -150,8 +150,8 @@ export function step(sizes: Case, { q, k, v, position }: Token, table: Floats | 
 		held.scores[row + slot] = fresh;
 		for (let g = 0; g < G; g++) {
 			if (P !== 1 && g !== chooser) continue;
-			held.keys.set(k.subarray(g * D, (g + 1) * D), (slot * G + g) * D);
-			held.values.set(v.subarray(g * D, (g + 1) * D), (slot * G + g) * D);
+			held.keys.set(k.subarray(g * D, (g + 1) * D), (g * S + slot) * D);
+			held.values.set(v.subarray(g * D, (g + 1) * D), (g * S + slot) * D);
 		}
 	}
 	return { o, received };

@@ -204,7 +204,7 @@ export class LayerCache implements Resource {
 		const order = Int32Array.from({ length: batch * P * slots }, (_, i) => i % slots);
 		// While nothing has gone, slot, position and rank are the same.
 		const ints = () => persist(Tensor.empty([batch, P, slots], device, 'i32', order));
-		const rows = () => persist(Tensor.empty([batch, slots, kvHeads, headDim], device, dtype));
+		const rows = () => persist(Tensor.empty([batch, kvHeads, slots, headDim], device, dtype));
 		const ranks = places ? ints() : null;
 		const scores = persist(Tensor.empty([batch, P, slots], device, 'f32', new Float32Array(order.length)));
 		return { tensors: { keys: rows(), values: rows(), positions: ints(), scores, ranks }, slots, users: 0 };
@@ -220,7 +220,7 @@ export class LayerCache implements Resource {
 			const [from, to] = [before.tensors[name], after.tensors[name]];
 			if (!from || !to || (grows && name !== 'keys' && name !== 'values')) continue;
 			// In numbers of 32 bits, whatever they are.
-			const blocks = name === 'keys' || name === 'values' ? this.shape.batch : this.shape.batch * this.choosers;
+			const blocks = this.shape.batch * (name === 'keys' || name === 'values' ? this.shape.kvHeads : this.choosers);
 			const [width, room] = [from.bytes / blocks / 4, to.bytes / blocks / 4];
 			binding.copyBlock(from.buffer, to.buffer, blocks, width, width, 0, room, 0);
 		}

@@ -3,6 +3,7 @@ import { DeviceError } from '../errors.js';
 import { persist, Tensor } from '../tensor.js';
 import type { LayerCache, Step } from './layer_cache.js';
 import type { Policy } from './policy.js';
+import { loadRows, storeRows } from './rows.js';
 
 /**
  * A prompt as the published code takes it: full attention over all of it and what is held, then one selection of the S entries that
@@ -10,7 +11,7 @@ import type { Policy } from './policy.js';
  * @see Oren et al. 2024, the code published with it; algorithms D.2
  */
 export async function select(cache: LayerCache, { q, k, v, o, tokens, seen }: Step): Promise<void> {
-	const { batch, heads, kvHeads, headDim, device, dtype, neighbours, places } = cache.shape;
+	const { batch, heads, kvHeads, headDim, device, neighbours, places } = cache.shape;
 	if (batch !== 1) throw new DeviceError(`prefill 'select' takes one sequence, found ${batch}`);
 	const { keys, values, positions, scores, ranks } = cache.tensors;
 	const { choosers: P, slots, policy } = cache;
@@ -26,8 +27,11 @@ export async function select(cache: LayerCache, { q, k, v, o, tokens, seen }: St
 	/** `[n, G, D]` in f32: what is held, then what is new. */
 	const all = (fresh: Tensor, stored: Tensor): Tensor => {
 		const to = rows(n, kvHeads, headDim);
-		if (dtype === 'f32') binding.copyBlock(stored.buffer, to.buffer, 1, held * width, held * width, 0, n * width, 0);
-		else if (held > 0) binding.widen(stored.buffer, to.buffer, 0, held * width);
+		if (held > 0) {
+			const before = rows(held, kvHeads, headDim);
+			loadRows(cache, stored, before, held);
+			binding.copyBlock(before.buffer, to.buffer, 1, held * width, held * width, 0, n * width, 0);
+		}
 		binding.copyBlock(fresh.buffer, to.buffer, 1, tokens * width, tokens * width, 0, n * width, held * width);
 		return to;
 	};
@@ -80,8 +84,8 @@ export async function select(cache: LayerCache, { q, k, v, o, tokens, seen }: St
 			copyRows(stay, p, allKeys, newKeys);
 			copyRows(stay, p, allValues, newValues);
 		}
-		store(newKeys, keys);
-		store(newValues, values);
+		storeRows(cache, newKeys, keys, 0, slots, 0);
+		storeRows(cache, newValues, values, 0, slots, 0);
 		positions.write(newPositions);
 		scores.write(newScores);
 		ranks?.write(Int32Array.from({ length: P * slots }, (_, i) => i % slots));
@@ -111,11 +115,6 @@ export async function select(cache: LayerCache, { q, k, v, o, tokens, seen }: St
 			binding.copyBlock(from.buffer, to.buffer, end - slot, part, width, stay[slot]! * width + offset, width, slot * width + offset);
 			slot = end;
 		}
-	}
-
-	function store(from: Tensor, to: Tensor): void {
-		if (dtype === 'f32') binding.copyBlock(from.buffer, to.buffer, 1, from.size, from.size, 0, from.size, 0);
-		else binding.narrow(from.buffer, to.buffer, 0, from.size);
 	}
 }
 

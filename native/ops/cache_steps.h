@@ -16,7 +16,7 @@ struct Room {
   float* factors;   // [parts + 1][H]
   float* received;  // [P][columns]
   float* turned;    // [H + G][D]: the query and the new key, turned to their place in the cache
-  float* lanes;     // [parts][kLanes][D]: keys, turned to theirs
+  float* lanes;     // [G][parts][kLanes][D]: keys, turned to theirs
 
   Room(const CacheSizes& n, float* at) {
     const auto take = [&](int64_t floats) {
@@ -29,11 +29,11 @@ struct Room {
     factors = take((n.parts() + 1) * n.H);
     received = take(n.P * n.columns());
     turned = take((n.H + n.G) * n.D);
-    lanes = take(n.parts() * kLanes * n.D);
+    lanes = take(n.G * n.parts() * kLanes * n.D);
   }
   static int64_t floats(const CacheSizes& n) {
-    return n.H * n.columns() + (n.parts() + 1) * n.H * (3 + n.D) + n.P * n.columns() + (n.H + n.G + n.parts() * kLanes) * n.D +
-           6 * 16;
+    return n.H * n.columns() + (n.parts() + 1) * n.H * (3 + n.D) + n.P * n.columns() +
+           (n.H + n.G + n.G * n.parts() * kLanes) * n.D + 6 * 16;
   }
 };
 
@@ -60,61 +60,42 @@ struct Steps {
   int64_t row() const { return n.G * n.D; }
   float factor() const { return kLog2E / __builtin_sqrtf(static_cast<float>(n.D)); }
 
-  // Part `part` of the slots of sequence b, of which `held` are filled.
-  void attend_part(int64_t b, int64_t part, int64_t held, int64_t position, const float* query, const Room& room) const {
-    const int64_t first = part * n.keys(), count = at_most(n.keys(), held - first), R = n.H / n.G, columns = n.columns();
-    const T* from_k = keys + (b * n.S + first) * row();
-    const T* from_v = values + (b * n.S + first) * row();
-    float* turned = room.lanes + part * kLanes * n.D;
-    for (int64_t j = 0; j < count; j += kLanes)
-      for (int64_t g = 0; g < n.G; ++g) {
-        const int64_t now = at_most(kLanes, count - j);
-        const T* at = from_k + j * row() + g * n.D;
-        prefetch_rows(at + kLanes * row(), row(), at_most(kLanes, count - j - kLanes), n.D);
-        if (table) {
-          const int32_t* rank = ranks + (b * n.P + g % n.P) * n.S + first + j;
-          for (int64_t i = 0; i < now; ++i) turn(at + i * row(), table + rank[i] * n.D, n.D, rules.neighbours, turned + i * n.D);
-          score(query + g * R * n.D, turned, n.D, now, room.powers + g * R * columns + first + j);
-        } else {
-          score(query + g * R * n.D, at, row(), now, room.powers + g * R * columns + first + j);
-        }
-      }
-    if (position >= rules.reach) hide(b, first, count, position, room);
-    float* states = room.states + part * n.H * (2 + n.D);
-    for (int64_t h = 0; h < n.H; ++h) {
-      float* state = states + h * (2 + n.D);
-      state[1] = soften_part(room.powers + h * columns + first, count, state);
-      for (int64_t d = 0; d < n.D; ++d) state[2 + d] = 0;
-    }
-    for (int64_t j = 0; j < count; j += kGather)
-      for (int64_t g = 0; g < n.G; ++g) {
-        const T* at = from_v + j * row() + g * n.D;
-        prefetch_rows(at + kLanes * row(), row(), at_most(kGather, count - j - kLanes), n.D);
-        for (int64_t h = g * R; h < (g + 1) * R; ++h)
-          add_values(room.powers + h * columns + first + j, at, row(), at_most(kGather, count - j), n.D,
-                     states + h * (2 + n.D) + 2);
-      }
-  }
+  // Keys or values of a key-value head, from a slot on.
+  T* rows(T* cache, int64_t b, int64_t g, int64_t slot) const { return cache + ((b * n.G + g) * n.S + slot) * n.D; }
 
-  // Scores of a group's query heads on `count` ≤ kLanes keys `stride` apart.
-  template <typename K>
-  void score(const float* query, const K* from, int64_t stride, int64_t count, float* to) const {
-    const int64_t R = n.H / n.G;
-    for (int64_t r = 0; r < R; ++r, query += n.D, to += n.columns()) {
-      if (count == kLanes) store(to, dots(query, from, stride, n.D) * factor());
-      else
-        for (int64_t i = 0; i < count; ++i) to[i] = dot(query, from + i * stride, n.D) * factor();
+  // A part of the slots of sequence b and key-value head g, of which `held` are filled: all query heads of the group.
+  void attend_part(int64_t b, int64_t g, int64_t part, int64_t held, int64_t position, const float* query,
+                   const Room& room) const {
+    const int64_t first = part * n.keys(), count = at_most(n.keys(), held - first), R = n.H / n.G, columns = n.columns();
+    const T* from = rows(keys, b, g, first);
+    float* powers = room.powers + g * R * columns + first;
+    if (table) {
+      float* turned = room.lanes + (g * n.parts() + part) * kLanes * n.D;
+      const int32_t* rank = ranks + (b * n.P + g % n.P) * n.S + first;
+      for (int64_t j = 0; j < count; j += kLanes) {
+        const int64_t now = at_most(kLanes, count - j);
+        for (int64_t i = 0; i < now; ++i)
+          turn(from + (j + i) * n.D, table + rank[j + i] * n.D, n.D, rules.neighbours, turned + i * n.D);
+        score_rows(query + g * R * n.D, R, turned, now, n.D, factor(), powers + j, columns);
+      }
+    } else {
+      score_rows(query + g * R * n.D, R, from, count, n.D, factor(), powers, columns);
     }
+    if (position >= rules.reach) hide(b, g, first, count, position, powers);
+    float* states = room.states + (part * n.H + g * R) * (2 + n.D);
+    for (int64_t r = 0; r < R; ++r) {
+      float* state = states + r * (2 + n.D);
+      state[1] = soften_part(powers + r * columns, count, state);
+    }
+    sum_rows(powers, columns, R, rows(values, b, g, first), count, n.D, states + 2, 2 + n.D);
   }
 
   // Entries that the model's own window has passed are not seen.
-  void hide(int64_t b, int64_t first, int64_t count, int64_t position, const Room& room) const {
-    for (int64_t h = 0; h < n.H; ++h) {
-      const int32_t* at = positions + (b * n.P + h / (n.H / n.G) % n.P) * n.S + first;
-      float* to = room.powers + h * n.columns() + first;
+  void hide(int64_t b, int64_t g, int64_t first, int64_t count, int64_t position, float* powers) const {
+    const int32_t* at = positions + (b * n.P + g % n.P) * n.S + first;
+    for (int64_t r = 0; r < n.H / n.G; ++r)
       for (int64_t j = 0; j < count; ++j)
-        if (at[j] <= position - rules.reach) to[j] = -__builtin_inff();
-    }
+        if (at[j] <= position - rules.reach) powers[r * n.columns() + j] = -__builtin_inff();
   }
 
   // The new entry, as a part of its own.
@@ -196,10 +177,10 @@ struct Steps {
         turn(key + g * n.D, table + held * n.D, n.D, rules.neighbours, room.turned + (n.H + g) * n.D);
       turned_query = room.turned, turned_key = room.turned + n.H * n.D;
     }
-    const auto part = [&](int64_t i) { attend_part(b, i, held, position, turned_query, room); };
+    const auto part = [&](int64_t i) { attend_part(b, i / parts, i % parts, held, position, turned_query, room); };
     if (alone)
-      for (int64_t i = 0; i < parts; ++i) part(i);
-    else parallel_for(static_cast<int>(parts), part);
+      for (int64_t i = 0; i < n.G * parts; ++i) part(i);
+    else parallel_for(static_cast<int>(n.G * parts), part);
     attend_new(parts, turned_query, turned_key, value, room);
     for (int64_t h = 0; h < n.H; ++h) join(parts, h, room, o + ((b * n.T + t) * n.H + h) * n.D);
     if (rules.rule == kEvictLeastAttended || received) receive(parts, held, room);
@@ -226,7 +207,7 @@ struct Steps {
   // Entry (key, value) of chooser p goes into a slot, whose own entry is gone; S: nothing happens.
   void put(int64_t b, int64_t p, int64_t position, int64_t slot, float fresh, const float* key, const float* value) const {
     if (slot >= n.S) return;
-    const int64_t chooser = b * n.P + p, width = row() / n.P, at = (b * n.S + slot) * row() + p * width;
+    const int64_t chooser = b * n.P + p;
     if (ranks) {
       int32_t* rank = ranks + chooser * n.S;
       const int64_t held = at_most(position, n.S);
@@ -234,8 +215,10 @@ struct Steps {
       for (int64_t j = 0; j < held; ++j) rank[j] -= rank[j] > gone;
       rank[slot] = static_cast<int32_t>(held < n.S ? held : n.S - 1);
     }
-    for (int64_t i = 0; i < width; ++i)
-      put_number(keys + at + i, key[p * width + i]), put_number(values + at + i, value[p * width + i]);
+    for (int64_t g = n.P == 1 ? 0 : p; g < (n.P == 1 ? n.G : p + 1); ++g) {
+      T *to_key = rows(keys, b, g, slot), *to_value = rows(values, b, g, slot);
+      for (int64_t d = 0; d < n.D; ++d) put_number(to_key + d, key[g * n.D + d]), put_number(to_value + d, value[g * n.D + d]);
+    }
     positions[chooser * n.S + slot] = static_cast<int32_t>(position);
     scores[chooser * n.S + slot] = fresh;
   }
