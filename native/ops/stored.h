@@ -53,11 +53,18 @@ OPLUS_INLINE VecInt widen_bytes(const uint8_t* p) {
 }
 OPLUS_INLINE Vec to_floats(VecInt v) { return __builtin_convertvector(v, Vec); }
 
-// ---- kinds: row_bytes(C), and chunk(row, c, w): numbers [32 c, 32 c + 32) of a row ----------------------------------
+// ---- kinds: chunk(row, c, w) gives numbers [32 c, 32 c + 32) of a row ----------------------------------
 
-// Halves may end anywhere: part(row, i, n) gives numbers [i, i + n) of a row, n ≤ kLanes, zeros behind them.
+// Plain numbers may end anywhere: at(row, i) gives kLanes of them, part(row, i, n) numbers [i, i + n), n ≤ kLanes, and zeros
+// behind.
+struct F32 {
+  static constexpr bool kPlain = true;
+  static constexpr int64_t kNumbers = 1, kBytes = 4;
+  OPLUS_INLINE Vec at(const uint8_t* row, int64_t i) { return load(reinterpret_cast<const float*>(row) + i); }
+  OPLUS_INLINE float one(const uint8_t* row, int64_t i) { return reinterpret_cast<const float*>(row)[i]; }
+};
 struct F16 {
-  static constexpr bool kHalf = true;
+  static constexpr bool kPlain = true;
   static constexpr int64_t kNumbers = 1, kBytes = 2;
   OPLUS_INLINE Vec at(const uint8_t* row, int64_t i) {
     const uint8_t* p = row + 2 * i;
@@ -74,7 +81,7 @@ struct F16 {
   OPLUS_INLINE float one(const uint8_t* row, int64_t i) { return widen_half(load_u16(row + 2 * i)); }
 };
 struct Bf16 {
-  static constexpr bool kHalf = true;
+  static constexpr bool kPlain = true;
   static constexpr int64_t kNumbers = 1, kBytes = 2;
   OPLUS_INLINE Vec at(const uint8_t* row, int64_t i) {
     const uint8_t* p = row + 2 * i;
@@ -91,17 +98,17 @@ struct Bf16 {
   }
   OPLUS_INLINE float one(const uint8_t* row, int64_t i) { return from_bfloat(load_u16(row + 2 * i)); }
 };
-template <typename Half>
+template <typename S>
 OPLUS_INLINE Vec part(const uint8_t* row, int64_t i, int64_t n) {
-  if (n >= kLanes) return Half::at(row, i);
+  if (n >= kLanes) return S::at(row, i);
   float lanes[kLanes] = {};
-  for (int64_t j = 0; j < n; ++j) lanes[j] = Half::one(row, i + j);
+  for (int64_t j = 0; j < n; ++j) lanes[j] = S::one(row, i + j);
   return load(lanes);
 }
 
 // {f16 d; i8 q[32]}: d · q
 struct Q8_0 {
-  static constexpr bool kHalf = false;
+  static constexpr bool kPlain = false;
   static constexpr int64_t kNumbers = 32, kBytes = 34;
   OPLUS_INLINE void chunk(const uint8_t* row, int64_t c, Vec (&w)[kChunkVecs]) {
     const uint8_t* p = row + c * kBytes;
@@ -113,7 +120,7 @@ struct Q8_0 {
 
 // {f16 d; u8 q[16]}: d · (low nibbles − 8) are the first 16 numbers, d · (high nibbles − 8) the others
 struct Q4_0 {
-  static constexpr bool kHalf = false;
+  static constexpr bool kPlain = false;
   static constexpr int64_t kNumbers = 32, kBytes = 18;
   OPLUS_INLINE void chunk(const uint8_t* row, int64_t c, Vec (&w)[kChunkVecs]) {
     const uint8_t* p = row + c * kBytes;
@@ -130,7 +137,7 @@ struct Q4_0 {
 // {f16 d; f16 dmin; u8 scales[12]; u8 qs[128]}: 8 parts of 32 numbers, d · scale · nibble − dmin · min, 6 bits for each
 // scale and min
 struct Q4K {
-  static constexpr bool kHalf = false;
+  static constexpr bool kPlain = false;
   static constexpr int64_t kNumbers = 256, kBytes = 144;
   OPLUS_INLINE void chunk(const uint8_t* row, int64_t c, Vec (&w)[kChunkVecs]) {
     const uint8_t* p = row + c / 8 * kBytes;
@@ -148,7 +155,7 @@ struct Q4K {
 
 // {u8 ql[128]; u8 qh[64]; i8 scales[16]; f16 d}: 16 parts of 16 numbers, d · scale · (6 bits − 32)
 struct Q6K {
-  static constexpr bool kHalf = false;
+  static constexpr bool kPlain = false;
   static constexpr int64_t kNumbers = 256, kBytes = 210;
   OPLUS_INLINE void chunk(const uint8_t* row, int64_t c, Vec (&w)[kChunkVecs]) {
     const uint8_t* p = row + c / 8 * kBytes;
@@ -200,7 +207,7 @@ static inline int64_t row_bytes(int64_t C) {
 template <typename S>
 static inline void widen_row(const uint8_t* row, int64_t first, int64_t n, float* to) {
   for (int64_t i = 0; i < n; i += kChunk) {
-    if constexpr (S::kHalf) {
+    if constexpr (S::kPlain) {
       for (int64_t j = i; j < n && j < i + kChunk; j += kLanes) store_some(to + j, part<S>(row, first + j, n - j), n - j);
     } else {
       Vec w[kChunkVecs];

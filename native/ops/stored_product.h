@@ -65,10 +65,14 @@ OPLUS_INLINE void stored_tile(const StoredDots<S>& d, int64_t i, int64_t j, int6
       for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += from * weights[c];
     }
   };
+  // Rows side by side are followed badly by the hardware: those of the next tile are asked for while these are in work.
+  const int64_t ahead = j + 2 * kColumns <= j1 && i == 0 ? kColumns * d.stride : 0;
   Vec weights[kColumns];
-  if constexpr (S::kHalf) {
+  if constexpr (S::kPlain) {
     int64_t k = 0;
     for (; k + kLanes <= d.C; k += kLanes) {
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) __builtin_prefetch(w[c] + ahead + k * S::kBytes);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) weights[c] = S::at(w[c], k);
       add(weights, k, kLanes);
@@ -80,6 +84,8 @@ OPLUS_INLINE void stored_tile(const StoredDots<S>& d, int64_t i, int64_t j, int6
   } else {
     for (int64_t k = 0; k < d.C; k += kChunk) {
       Vec wide[kColumns][kChunkVecs];
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) __builtin_prefetch(w[c] + ahead + k * S::kBytes / S::kNumbers);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) S::chunk(w[c], k / kChunk, wide[c]);
 #pragma GCC unroll 8
@@ -102,50 +108,42 @@ static inline void stored_tiles(const StoredDots<S>& d, int64_t j0, int64_t j1) 
     for (int64_t i = 0; i < d.N; i += kRows) stored_tile<S, kRows, kColumns>(d, i, j, j1);
 }
 
-// Up to four rows of x are bound by memory: rows of w one after the other, so that it is read strictly upwards, which is what
-// prefetchers follow; kChains sums in flight for each row of x, because one would wait for itself.
+// Up to four rows of x are bound by memory: rows of w one or two at a time, so that it is read upwards, which is what prefetchers
+// follow (five times the rate of four rows side by side); kChains sums in flight for each result, because one would wait for
+// itself.
 template <typename S, int kRows>
 static inline void stored_rows(const StoredDots<S>& d, int64_t j0, int64_t j1) {
   constexpr int kChains = kRows == 1 ? 4 : 2;
-  constexpr int64_t kStep = S::kHalf || kChains * kLanes > kChunk ? kChains * kLanes : kChunk;
+  constexpr int64_t kStep = S::kPlain || kChains * kLanes > kChunk ? kChains * kLanes : kChunk;
+  constexpr int64_t kPiece = S::kPlain ? kLanes : kChunk;
   for (int64_t j = j0; j < j1; ++j) {
     const uint8_t* w = d.w + j * d.stride;
     Vec sums[kRows][kChains];
-#pragma GCC unroll 8
+#pragma GCC unroll 2
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
       for (int i = 0; i < kChains; ++i) sums[r][i] = Vec{};
     const auto add = [&](Vec weights, int64_t at, int i, int64_t n) __attribute__((always_inline)) {
-#pragma GCC unroll 8
+#pragma GCC unroll 2
       for (int r = 0; r < kRows; ++r)
         sums[r][i] += (n >= kLanes ? load(d.x + r * d.C + at) : load_part(d.x + r * d.C + at, n)) * weights;
     };
-    int64_t k = 0;
-    for (; k + kStep <= d.C; k += kStep) {
-      if constexpr (S::kHalf) {
-#pragma GCC unroll 4
-        for (int i = 0; i < kChains; ++i) add(S::at(w, k + i * kLanes), k + i * kLanes, i, kLanes);
-      } else {
-#pragma GCC unroll 2
-        for (int64_t c = 0; c < kStep; c += kChunk) {
-          Vec wide[kChunkVecs];
-          S::chunk(w, (k + c) / kChunk, wide);
-#pragma GCC unroll 8
-          for (int v = 0; v < kChunkVecs; ++v)
-            add(wide[v], k + c + v * kLanes, static_cast<int>(c / kLanes + v) % kChains, kLanes);
-        }
-      }
-    }
-    for (; k < d.C; k += S::kHalf ? kLanes : kChunk) {
-      if constexpr (S::kHalf) {
-        add(part<S>(w, k, d.C - k), k, 0, d.C - k);
+    // A vector of plain numbers, or a chunk; into chain i, and on.
+    const auto add_some = [&](int64_t k, int i, int64_t n) __attribute__((always_inline)) {
+      if constexpr (S::kPlain) {
+        add(n >= kLanes ? S::at(w, k) : part<S>(w, k, n), k, i, n);
       } else {
         Vec wide[kChunkVecs];
         S::chunk(w, k / kChunk, wide);
 #pragma GCC unroll 8
-        for (int v = 0; v < kChunkVecs; ++v) add(wide[v], k + v * kLanes, v % kChains, kLanes);
+        for (int v = 0; v < kChunkVecs; ++v) add(wide[v], k + v * kLanes, (i + v) % kChains, kLanes);
       }
-    }
+    };
+    int64_t k = 0;
+    for (; k + kStep <= d.C; k += kStep)
+#pragma GCC unroll 4
+      for (int64_t c = 0; c < kStep; c += kPiece) add_some(k + c, static_cast<int>(c / kLanes) % kChains, kPiece);
+    for (; k < d.C; k += kPiece) add_some(k, 0, d.C - k);
     for (int r = 0; r < kRows; ++r) {
       Vec total = sums[r][0];
       for (int i = 1; i < kChains; ++i) total += sums[r][i];
@@ -157,18 +155,27 @@ static inline void stored_rows(const StoredDots<S>& d, int64_t j0, int64_t j1) {
 // Accumulators of a tile: what is left of the registers after weights and one vector of x.
 constexpr int kManyRows = kLanes == 16 ? 8 : 4;
 constexpr int kColumnsOfMany = kLanes == 16 ? 3 : 2;
+constexpr int kColumnsOfFour = kLanes == 16 ? 4 : 2;
 
 template <typename S>
 static inline void stored_dots(const StoredDots<S>& d, int64_t j0, int64_t j1) {
   if (d.N == 1) stored_rows<S, 1>(d, j0, j1);
   else if (d.N == 2) stored_rows<S, 2>(d, j0, j1);
-  else if (d.N == 3) stored_rows<S, 3>(d, j0, j1);
-  else if (d.N == 4) stored_rows<S, 4>(d, j0, j1);
+  else if (d.N <= 4) stored_tiles<S, 4, kColumnsOfFour>(d, j0, j1);
   else stored_tiles<S, kManyRows, kColumnsOfMany>(d, j0, j1);
 }
 
 // Packing pays from so many rows on.
-constexpr int64_t kStoredDotRows = 16;
+constexpr int64_t kStoredDotRows = 32;
+
+template <typename S>
+static inline void stored_dot_product(const float* x, const uint8_t* w, const float* bias, float* y, int64_t N, int64_t C,
+                                      int64_t F) {
+  const int64_t stride = row_bytes<S>(C);
+  const StoredDots<S> d{x, bias, w, y, N, C, F, stride};
+  split(F, 24, most(F * stride / (4 * kTaskFloats), N * F * C / kTaskWork),
+        [&](int64_t j0, int64_t j1) { stored_dots(d, j0, j1); });
+}
 
 template <typename S>
 static inline void stored_product(const float* x, const uint8_t* w, const float* bias, float* y, int64_t N, int64_t C,
@@ -179,9 +186,7 @@ static inline void stored_product(const float* x, const uint8_t* w, const float*
     const ProductOf<StoredLines<S>> p{{x, C, true}, {w, stride}, bias, y, N, F, C};
     return N <= kBlockPanels * kTileRows ? product_block(p) : product_packed(p);
   }
-  const StoredDots<S> d{x, bias, w, y, N, C, F, stride};
-  split(F, 24, most(F * stride / (4 * kTaskFloats), N * F * C / kTaskWork),
-        [&](int64_t j0, int64_t j1) { stored_dots(d, j0, j1); });
+  stored_dot_product<S>(x, w, bias, y, N, C, F);
 }
 
 }  // namespace oplus::OPLUS_TARGET
