@@ -47,6 +47,8 @@ template <typename T>
 struct MaybeIn : View<const T> {};
 template <typename T>
 struct MaybeOut : View<T> {};
+template <typename T>
+struct MaybeInOut : View<T> {};
 
 // What an operation throws when a size does not fit. Plain text, no allocation, so that no header of the standard
 // library is instantiated for a machine that may not have the instructions.
@@ -101,6 +103,10 @@ template <>
 struct Element<uint16_t> {
   static constexpr char name[] = "u16";
 };
+template <>
+struct Element<uint8_t> {  // bytes whose meaning another argument says
+  static constexpr char name[] = "u8";
+};
 
 template <size_t N>
 struct Text {
@@ -153,6 +159,7 @@ OPLUS_VIEW_PARAMETER(Out, "out")
 OPLUS_VIEW_PARAMETER(InOut, "inout")
 OPLUS_VIEW_PARAMETER(MaybeIn, "in?")
 OPLUS_VIEW_PARAMETER(MaybeOut, "out?")
+OPLUS_VIEW_PARAMETER(MaybeInOut, "inout?")
 #undef OPLUS_VIEW_PARAMETER
 
 // ---- from a function to an oplus_op ------------------------------------------------------------

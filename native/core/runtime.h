@@ -38,7 +38,7 @@ using BufferRef = std::shared_ptr<Buffer>;
 // One call of an operation. Its buffers are held by whoever makes it, for as long as it runs inline; a call that has to wait
 // takes a share in each (Queue::Task).
 struct Call {
-  static constexpr int kMaxArguments = 24;
+  static constexpr int kMaxArguments = 32;
   const oplus_op* op = nullptr;
   int count = 0;
   oplus_value values[kMaxArguments] = {};

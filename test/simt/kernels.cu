@@ -2,6 +2,7 @@
 //
 //   kernels [name]     only cases whose name starts with `name`
 #include "cases_attend.h"
+#include "cases_cache.h"
 #include "cases_elements.h"
 #include "cases_products.h"
 #include "cases_scan.h"
@@ -14,6 +15,7 @@ int main(int argc, char** argv) {
   products_cases();
   scan_cases();
   attend_cases();
+  cache_cases();
   std::printf("%d passed, %d failed\n", passes, failures);
   return failures != 0;
 }

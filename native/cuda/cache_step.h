@@ -1,0 +1,133 @@
+// Sizes and places of one step of attention over a bounded cache, and its last part: what becomes of the scores, which entry
+// goes, and the new one in its place.
+#pragma once
+#include "cache.h"
+
+namespace oplus::OPLUS_TARGET {
+namespace {
+
+constexpr int kCacheThreads = 256;
+constexpr int kCacheWarps = kCacheThreads / 32;
+
+enum Rule { kGrow = 0, kOldest = 1, kAttention = 2, kOutside = 3 };
+
+// What a cache is made of, and where one sequence's part of it lies.
+struct Cache {
+  uint8_t *keys, *values;  // [B, S, G, D]
+  int32_t* positions;      // [B, P, S]
+  float* scores;           // [B, P, S]
+  int32_t* ranks;          // [B, P, S] or null
+  int64_t G, S, P;
+  int D;
+
+  __device__ int64_t row(int64_t b, int64_t g, int64_t slot) const { return ((b * S + slot) * G + g) * D; }
+  __device__ int64_t chosen(int64_t b, int64_t p) const { return (b * P + p) * S; }
+  __device__ int64_t chooser(int64_t g) const { return P == 1 ? 0 : g; }
+  // The groups that chooser p chooses for.
+  __device__ int64_t first_group(int64_t p) const { return P == 1 ? 0 : p; }
+  __device__ int64_t end_group(int64_t p) const { return P == 1 ? G : p + 1; }
+};
+
+// The new entry of sequence b into a slot of chooser p. k and v: [G, D]. A block calls it; what it writes may have been read
+// before by its own threads, so there has been a barrier.
+template <typename E>
+__device__ void put_entry(const Cache& cache, int64_t b, int64_t p, int64_t slot, const float* k, const float* v,
+                          int64_t position, float score) {
+  E *const keys = reinterpret_cast<E*>(cache.keys), *const values = reinterpret_cast<E*>(cache.values);
+  const int64_t g = cache.first_group(p), columns = (cache.end_group(p) - g) * cache.D, to = cache.row(b, g, slot);
+  for (int64_t i = threadIdx.x; i < columns; i += kCacheThreads) {
+    keys[to + i] = stored<E>(k[g * cache.D + i]);
+    values[to + i] = stored<E>(v[g * cache.D + i]);
+  }
+  if (threadIdx.x == 0) {
+    cache.positions[cache.chosen(b, p) + slot] = static_cast<int32_t>(position);
+    cache.scores[cache.chosen(b, p) + slot] = score;
+  }
+}
+
+// Ranks of a full cache whose `slot` gets a new entry: it comes last, and those behind the old one move up.
+__device__ inline void renew_rank(const Cache& cache, int64_t b, int64_t p, int64_t slot) {
+  int32_t* ranks = cache.ranks + cache.chosen(b, p);
+  const int32_t old = ranks[slot];
+  __syncthreads();
+  for (int64_t s = threadIdx.x; s < cache.S; s += kCacheThreads) {
+    const int32_t rank = ranks[s];
+    if (s == slot) ranks[s] = static_cast<int32_t>(cache.S - 1);
+    else if (rank > old) ranks[s] = rank - 1;
+  }
+}
+
+// ---- who goes ------------------------------------------------------------------------------------
+
+struct Candidate {
+  float score;
+  int position;
+  int entry;  // −1: none
+};
+
+// The lower score, then the lower position. A score that is NaN is not lower than any, so one of several is kept.
+__device__ inline Candidate lower(const Candidate& a, const Candidate& b) {
+  if (a.entry < 0) return b;
+  if (b.entry < 0) return a;
+  return b.score < a.score || (b.score == a.score && b.position < a.position) ? b : a;
+}
+
+// The lowest of all threads' candidates, the same in all of them.
+__device__ inline Candidate lowest(Candidate mine) {
+  GPU_SHARED(Candidate, room, [kCacheWarps]);
+#pragma unroll
+  for (int step = 16; step; step /= 2) {
+    Candidate other;
+    other.score = __shfl_xor_sync(kAllLanes, mine.score, step);
+    other.position = __shfl_xor_sync(kAllLanes, mine.position, step);
+    other.entry = __shfl_xor_sync(kAllLanes, mine.entry, step);
+    mine = lower(mine, other);
+  }
+  if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = mine;
+  __syncthreads();
+  Candidate best = room[0];
+  for (int warp = 1; warp < kCacheWarps; ++warp) best = lower(best, room[warp]);
+  return best;
+}
+
+struct Policy {
+  int64_t rule, sinks, recent;
+  float keep;
+};
+
+// Scores, the victim and the new entry of chooser p of sequence b. probability(e): what entry e received, the new one being
+// number `held`. `received` [S + 1] or null.
+template <typename E, typename Probability>
+__device__ void settle(const Cache& cache, const Policy& policy, int64_t b, int64_t p, int64_t held, int64_t position,
+                       const float* k, const float* v, float* received, Probability&& probability) {
+  GPU_SHARED(float, fresh, [1]);
+  const int64_t at = cache.chosen(b, p);
+  const bool full = held == cache.S;
+  Candidate mine{0, 0, -1};
+  for (int64_t e = threadIdx.x; e <= cache.S; e += kCacheThreads) {
+    const bool is_new = e == cache.S;  // its number is `held`, but it comes last in `received`
+    const float r = is_new ? probability(held) : e < held ? probability(e) : 0.0f;
+    if (received) received[e] = r;
+    if (is_new) fresh[0] = r;
+    if (!is_new && e >= held) continue;
+    const float score = is_new ? r : policy.keep * cache.scores[at + e] + r;
+    if (!is_new) cache.scores[at + e] = score;
+    const int64_t from = is_new ? position : cache.positions[at + e];
+    if (from < policy.sinks || from > position - policy.recent) continue;
+    mine = lower(mine, {policy.rule == kAttention ? score : 0.0f, static_cast<int>(from), static_cast<int>(e)});
+  }
+  const Candidate victim = lowest(mine);  // a barrier: scores have been written
+  int64_t slot = held;
+  if (full) {
+    if (policy.rule != kOldest && policy.rule != kAttention) return;
+    if (victim.entry < 0 || victim.entry == cache.S) return;  // it is the new one that goes
+    slot = victim.entry;
+  }
+  put_entry<E>(cache, b, p, slot, k, v, position, fresh[0]);
+  if (!cache.ranks) return;
+  if (full) renew_rank(cache, b, p, slot);
+  else if (threadIdx.x == 0) cache.ranks[at + slot] = static_cast<int32_t>(slot);
+}
+
+}  // namespace
+}  // namespace oplus::OPLUS_TARGET
