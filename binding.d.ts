@@ -19,6 +19,11 @@ export type MaybeOut = Buffer | null;
 /** Elements are float unless the name says otherwise. */
 export type InInt = Buffer;
 export type MaybeInInt = Buffer | null;
+export type InOutInt = Buffer;
+export type MaybeInOutInt = Buffer | null;
+/** Bytes whose meaning another argument says. */
+export type InBytes = Buffer;
+export type InOutBytes = Buffer;
 export type int = number;
 export type float = number;
 
@@ -165,6 +170,92 @@ export interface Operations {
 		causal: boolean,
 	): void;
 
+	// ---- pretrained decoders -----------------------------------------------------------------------------------
+	// Stored weights (`kind`): 0 f32, 1 f16, 2 bf16, 3 q8_0, 4 q4_0, 5 q4_k, 6 q6_k, blocks along the last dimension, laid out as
+	// native/ops/stored.h says. P choosers: 1 where all heads of a layer keep the same entries, G where each has its own.
+	/** y[N, C] = rows ids[N] of w [V, C], widened. */
+	embedStored(ids: InInt, w: InBytes, y: Out, kind: int, N: int, V: int, C: int): void;
+	/** y[N, F] = x[N, C] · w[F, C]ᵀ + b[F], sums in f32. */
+	linearStored(x: In, w: InBytes, b: MaybeIn, y: Out, kind: int, N: int, C: int, F: int): void;
+	/** y = x · gamma / √(mean x² + epsilon) over the last dimension. x, y [N, C]; gamma [C]. y may be x. */
+	rmsNorm(x: In, gamma: In, y: Out, N: int, C: int, epsilon: float): void;
+	/** y = a · sigmoid(a) · b. y may be a or b. */
+	swiglu(a: In, b: In, y: Out, n: int): void;
+	/**
+	 * table [n, half, 2] = magnitude · (cos, sin) of positions[n] · frequency; frequencies [half, 2]: each a double, as the sum of
+	 * two floats.
+	 */
+	rotations(positions: InInt, frequencies: In, table: Out, n: int, half: int, magnitude: float): void;
+	/**
+	 * Pairs (a, b) of a head → (a cos − b sin, a sin + b cos). x, y [n, H, D]; table [n, D / 2, 2]; pairs are neighbours
+	 * (2p, 2p + 1), or (p, p + D / 2). y may be x.
+	 */
+	rope(x: In, table: In, y: Out, n: int, H: int, D: int, neighbours: boolean): void;
+	/**
+	 * Decoder steps over a bounded cache, token after token (algorithms D.1, D.2). q [B, T, H, D]; k, v [B, T, G, D]; keys, values
+	 * [B, S, G, D] (`kind` 0 f32, 1 f16); positions, scores, ranks [B, P, S]; table [S + 1, D / 2, 2]; seen, lengths [B]; o [B, T, H, D];
+	 * received [B, P, S + 1]. Token t < lengths[b] of sequence b has position p = seen[b] + t and finds held = min(p, S) slots filled.
+	 * 1. It attends, scaled by 1/√D, to every held entry whose position is above p − reach, and to itself. With a table, keys lie
+	 *    unturned in the cache: that of a slot is turned by row ranks[slot], the query and the new key by row `held`.
+	 * 2. Every entry receives its probability: P = 1: the mean over all query heads, P = G: the sum over the group's. scores ← keep ·
+	 *    scores + received; the new entry's score is what it received (rule 2 alone keeps scores).
+	 * 3. If held < S the new entry goes to slot `held`. Else rule 0 fails; by rule 1 the entry of the lowest position goes, by rule 2 that of
+	 *    the lowest score (on a tie, of the lowest position), the new one too, but for positions below `sinks` and the `recent` newest;
+	 *    the new entry overwrites its slot, and ranks above its rank go down by one. By rule 3 (T = 1) nothing changes: see cachePut.
+	 * received, with T = 1: of the slots (0 where there is none), and at S of the new entry.
+	 */
+	cacheAttend(
+		q: In,
+		k: In,
+		v: In,
+		keys: InOutBytes,
+		values: InOutBytes,
+		positions: InOutInt,
+		scores: InOut,
+		ranks: MaybeInOutInt,
+		table: MaybeIn,
+		seen: InInt,
+		lengths: MaybeInInt,
+		o: Out,
+		received: MaybeOut,
+		B: int,
+		T: int,
+		H: int,
+		G: int,
+		D: int,
+		S: int,
+		P: int,
+		rule: int,
+		sinks: int,
+		recent: int,
+		keep: float,
+		reach: int,
+		kind: int,
+		neighbours: boolean,
+	): void;
+	/**
+	 * What rule 3 left to its caller: k, v [B, G, D] of position seen[b] overwrite slot slots[b, p] (S: they are dropped themselves),
+	 * with score fresh[b, p].
+	 */
+	cachePut(
+		k: In,
+		v: In,
+		keys: InOutBytes,
+		values: InOutBytes,
+		positions: InOutInt,
+		scores: InOut,
+		ranks: MaybeInOutInt,
+		slots: InInt,
+		fresh: In,
+		seen: InInt,
+		B: int,
+		G: int,
+		D: int,
+		S: int,
+		P: int,
+		kind: int,
+	): void;
+
 	// ---- training ----------------------------------------------------------------------------------------------
 	/** loss[1] = mean (x − y)² */
 	meanSquaredError(x: In, y: In, loss: Out, n: int): void;
@@ -225,6 +316,11 @@ export interface NativeDevice {
 export interface Runtime {
 	/** New memory of `bytes` bytes on a device, filled from `data` if given (copied before the call returns). */
 	create(device: string, bytes: int, data: ArrayBufferView | null): Buffer;
+	/**
+	 * `bytes` bytes of a file from `offset` on: on the CPU its own pages, read when they are used, not counted by `memory` and never
+	 * written; on other devices a copy.
+	 */
+	map(device: string, path: string, offset: int, bytes: int): Buffer;
 	/** Overwrite from the front (copied before the call returns; queued like an operation). */
 	write(buffer: Buffer, data: ArrayBufferView): void;
 	/** Free. Work already queued still runs. Disposing twice is fine. */

@@ -1,10 +1,34 @@
 import fs from 'node:fs/promises';
 import { FormatError } from '../errors.js';
+import { readBytes } from './bytes.js';
+import { isObject } from './fields.js';
 import { writeAtomic } from './files.js';
 
 /** How safetensors names the ways of storing numbers that oplus reads and writes, and bytes a number. */
 const sizes = { F32: 4, F16: 2, BF16: 2, I32: 4 } as const;
 export type StoredType = keyof typeof sizes;
+
+/** Bits a number of the other types that the format knows: a file may have such tensors, and whoever asks for one is refused. */
+const otherBits: Readonly<Record<string, number>> = {
+	BOOL: 8,
+	U8: 8,
+	I8: 8,
+	F8_E4M3: 8,
+	F8_E5M2: 8,
+	F8_E8M0: 8,
+	F8_E4M3FNUZ: 8,
+	F8_E5M2FNUZ: 8,
+	F4: 4,
+	F6_E2M3: 6,
+	F6_E3M2: 6,
+	I16: 16,
+	U16: 16,
+	U32: 32,
+	I64: 64,
+	U64: 64,
+	F64: 64,
+	C64: 64,
+};
 
 /** A tensor as it lies in a file: `data` are its little-endian bytes, row-major. */
 export interface StoredTensor {
@@ -14,7 +38,7 @@ export interface StoredTensor {
 }
 
 interface Entry {
-	readonly dtype: StoredType;
+	readonly dtype: string;
 	readonly shape: readonly number[];
 	/** Bytes from the start of the file. */
 	readonly start: number;
@@ -90,17 +114,24 @@ export class SafetensorsFile implements AsyncDisposable {
 		return this.#entries.has(name);
 	}
 
-	/** What the header says of a tensor. */
-	entry(name: string): { readonly dtype: StoredType; readonly shape: readonly number[] } {
+	/**
+	 * What the header says of a tensor. Its bytes lie wholly inside the file.
+	 * @throws FormatError there is no such tensor, or oplus does not read numbers of its type
+	 */
+	entry(name: string): { readonly dtype: StoredType; readonly shape: readonly number[]; readonly offset: number; readonly bytes: number } {
 		const entry = this.#entries.get(name);
 		if (!entry) throw new FormatError(this.path, `there is no tensor \`${name}\`, expected it among ${this.#entries.size} tensors`);
-		return entry;
+		const { dtype, shape, start, end } = entry;
+		if (!isStoredType(dtype)) {
+			throw new FormatError(this.path, `\`${name}\` is ${dtype}, expected one of ${Object.keys(sizes).join(', ')}`, { offset: start });
+		}
+		return { dtype, shape, offset: start, bytes: end - start };
 	}
 
 	/** The bytes of one tensor. */
 	async read(name: string): Promise<StoredTensor> {
-		const { dtype, shape, start, end } = this.entry(name) as Entry;
-		return { dtype, shape, data: await readBytes(this.path, this.#file, start, end) };
+		const { dtype, shape, offset, bytes } = this.entry(name);
+		return { dtype, shape, data: await readBytes(this.path, this.#file, offset, offset + bytes) };
 	}
 
 	/** The numbers of one tensor, widened to f32. I32 is refused. */
@@ -121,25 +152,15 @@ export class SafetensorsFile implements AsyncDisposable {
 	}
 }
 
-async function readBytes(path: string, file: fs.FileHandle, start: number, end: number): Promise<Uint8Array> {
-	const data = Buffer.from(new ArrayBuffer(end - start)); // its own memory: aligned for every type of number
-	for (let at = 0; at < data.length; ) {
-		const { bytesRead } = await file.read(data, at, Math.min(data.length - at, 1 << 28), start + at);
-		if (bytesRead === 0) throw new FormatError(path, 'the file ends here', { offset: start + at });
-		at += bytesRead;
-	}
-	return data;
-}
-
 async function readHeader(path: string, file: fs.FileHandle, size: number): Promise<{ header: unknown; start: number }> {
 	if (size < 8) throw new FormatError(path, `the file has ${size} bytes, expected at least 8`, { offset: 0 });
-	const length = Buffer.from(await readBytes(path, file, 0, 8)).readBigUInt64LE();
+	const length = (await readBytes(path, file, 0, 8)).readBigUInt64LE();
 	const most = Math.min(size - 8, longestHeader);
 	if (length > BigInt(most)) {
 		throw new FormatError(path, `the header's length is ${length}, expected at most ${most}`, { offset: 0 });
 	}
 	const start = 8 + Number(length);
-	const text = Buffer.from(await readBytes(path, file, 8, start)).toString('utf8');
+	const text = (await readBytes(path, file, 8, start)).toString('utf8');
 	try {
 		return { header: JSON.parse(text), start };
 	} catch (error) {
@@ -147,8 +168,8 @@ async function readHeader(path: string, file: fs.FileHandle, size: number): Prom
 	}
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-	return typeof value === 'object' && value !== null && !Array.isArray(value);
+function isStoredType(dtype: string): dtype is StoredType {
+	return Object.hasOwn(sizes, dtype);
 }
 
 function entriesOf(path: string, header: unknown, dataStart: number, size: number) {
@@ -179,20 +200,20 @@ function entryOf(path: string, name: string, value: unknown, dataStart: number, 
 	const refuse = (message: string) => new FormatError(path, `\`${name}\`: ${message}`, { offset: 8 });
 	if (!isObject(value)) throw refuse('its entry is no JSON object');
 	const { dtype, shape, data_offsets: offsets } = value;
-	if (typeof dtype !== 'string' || !Object.hasOwn(sizes, dtype)) {
+	if (typeof dtype !== 'string' || !(isStoredType(dtype) || Object.hasOwn(otherBits, dtype))) {
 		throw refuse(`dtype is ${JSON.stringify(dtype)?.slice(0, 40)}, expected one of ${Object.keys(sizes).join(', ')}`);
 	}
 	const whole = (n: unknown) => Number.isSafeInteger(n) && (n as number) >= 0;
 	if (!Array.isArray(shape) || !shape.every(whole)) throw refuse('shape is not a list of integers from 0');
 	if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(whole)) throw refuse('data_offsets are not two integers from 0');
 	const [start, end] = offsets as [number, number];
-	const bytes = shape.reduce((n: number, side: number) => n * side, sizes[dtype as StoredType]);
+	const bytes = shape.reduce((n: number, side: number) => n * side, isStoredType(dtype) ? sizes[dtype] : otherBits[dtype]! / 8);
 	if (start > end || end > size - dataStart) {
 		throw refuse(`data_offsets are [${start}, ${end}], expected within the ${size - dataStart} bytes of data (is the file truncated?)`);
 	}
 	if (bytes !== end - start)
 		throw refuse(`shape [${shape.join(', ')}] of ${dtype} takes ${bytes} bytes, expected ${end - start} as in data_offsets`);
-	return { dtype: dtype as StoredType, shape: shape as number[], start: dataStart + start, end: dataStart + end };
+	return { dtype, shape: shape as number[], start: dataStart + start, end: dataStart + end };
 }
 
 /** bf16 is the upper half of f32. */

@@ -57,6 +57,24 @@ napi_value create(napi_env env, napi_callback_info info) {
   });
 }
 
+Napi::Value map(const Napi::CallbackInfo& info) {
+  return Napi::Value(
+      info.Env(), guarded(info.Env(), [&]() -> napi_value {
+        if (info.Length() != 4 || !info[0].IsString() || !info[1].IsString() || !info[2].IsNumber() || !info[3].IsNumber())
+          throw Error("ERR_ARGUMENT", "map: expects (device, path, offset, bytes)");
+        Environment& environment = environment_of(info);
+        const auto whole = [&](size_t i) {
+          const double value = info[i].As<Napi::Number>().DoubleValue();
+          if (!(value >= 0) || value != std::trunc(value) || value > 9007199254740991.0)
+            throw Error("ERR_ARGUMENT", "map: offset and bytes are integers from 0, found " + std::to_string(value));
+          return static_cast<int64_t>(value);
+        };
+        BufferRef buffer =
+            environment.map(info[0].As<Napi::String>().Utf8Value(), info[1].As<Napi::String>().Utf8Value(), whole(2), whole(3));
+        return Napi::Number::New(info.Env(), environment.add(std::move(buffer)));
+      }));
+}
+
 napi_value dispose(napi_env env, napi_callback_info info) {
   napi_value value;
   size_t count = 1;
@@ -68,7 +86,7 @@ napi_value dispose(napi_env env, napi_callback_info info) {
       throw Error("ERR_ARGUMENT", "dispose: expects (buffer)");
     const BufferRef buffer = static_cast<Instance*>(data)->environment.remove(handle);
     int64_t total;
-    if (buffer && buffer->queue->on_host()) napi_adjust_external_memory(env, -buffer->bytes, &total);
+    if (buffer && !buffer->file && buffer->queue->on_host()) napi_adjust_external_memory(env, -buffer->bytes, &total);
     return nullptr;
   });
 }
@@ -80,6 +98,7 @@ Napi::Value write(const Napi::CallbackInfo& info) {
                        Environment& environment = environment_of(info);
                        const BufferRef& buffer = environment.buffer(info[0].As<Napi::Number>().DoubleValue());
                        const Bytes source = bytes_of(info.Env(), info[1], "write");
+                       if (buffer->file) throw Error("ERR_ARGUMENT", "write: this memory is a file's and can only be read");
                        if (source.size > buffer->bytes)
                          throw Error("ERR_ARGUMENT", "write: data holds " + std::to_string(source.size) +
                                                          " bytes, expected at most " + std::to_string(buffer->bytes));
@@ -179,6 +198,7 @@ void export_memory(Napi::Env env, Napi::Object exports, Instance& instance) {
   add_plain("create", create);
   add_plain("dispose", dispose);
   add_plain("read", read);
+  add("map", map);
   add("write", write);
   add("synchronize", synchronize);
 

@@ -63,6 +63,9 @@ napi_value call(napi_env env, napi_callback_info info) {
       else if (queue != buffer->queue.get())
         throw Error("ERR_DEVICE", std::string(entry.ops[0]->name) + ": argument " + std::to_string(i + 1) + " is on " +
                                       buffer->queue->name + ", expected " + queue->name + " like those before it");
+      if (argument.written && buffer->file)
+        throw Error("ERR_ARGUMENT", std::string(entry.ops[0]->name) + ": argument " + std::to_string(i + 1) +
+                                        " is written, but its memory is a file's and can only be read");
       value.data = buffer->data;
       value.bytes = buffer->bytes;
       queued.read |= static_cast<uint32_t>(argument.read) << i;

@@ -98,6 +98,23 @@ void Environment::write(const BufferRef& buffer, const void* data, int64_t bytes
   queue.submit([buffer, copy, upload] { upload(buffer, copy->data(), static_cast<int64_t>(copy->size())); });
 }
 
+BufferRef Environment::map(std::string_view device, const std::string& path, int64_t offset, int64_t bytes) {
+  std::weak_ptr<const Mapping>& known = files_[path];
+  std::shared_ptr<const Mapping> file = known.lock();
+  if (!file) known = file = Mapping::open(path);
+  const std::shared_ptr<Queue>& on = queue(device);
+  if (on->on_host()) return std::make_shared<Buffer>(on, std::move(file), offset, bytes);
+  const char* from = file->at(offset, bytes);
+  auto buffer = std::make_shared<Buffer>(on, bytes);
+  on->submit([buffer, file, from] {
+    oplus_message message{};
+    const Queue& queue = *buffer->queue;
+    if (queue.backend->upload(queue.stream(), buffer->data, from, buffer->bytes, &message) != OPLUS_OK)
+      buffer->failure = std::make_unique<std::string>("ERR_DEVICE write to " + queue.name + ": " + message.text);
+  });
+  return buffer;
+}
+
 void Environment::close() {
   closed_ = true;
   for (auto& [name, queue] : queues_) queue->close();

@@ -33,6 +33,8 @@ class Environment {
   const std::shared_ptr<Queue>& queue(std::string_view device);
   // `fresh`: nothing that is queued can be using the buffer.
   void write(const BufferRef& buffer, const void* data, int64_t bytes, bool fresh);
+  // A part of a file as a buffer: on the CPU the file's own pages, read when they are used; elsewhere a copy.
+  BufferRef map(std::string_view device, const std::string& path, int64_t offset, int64_t bytes);
   void close();
 
   // Owned until the environment ends: JavaScript functions point to it.
@@ -51,7 +53,8 @@ class Environment {
   std::vector<Slot> slots_;
   std::vector<uint32_t> unused_;
   std::unordered_map<std::string, std::shared_ptr<Queue>> queues_;
-  std::pair<std::string, std::shared_ptr<Queue>> recent_;  // asked for last: nearly always the next one too
+  std::unordered_map<std::string, std::weak_ptr<const Mapping>> files_;  // open ones are shared by all their parts
+  std::pair<std::string, std::shared_ptr<Queue>> recent_;                // asked for last: nearly always the next one too
   std::vector<std::unique_ptr<void, void (*)(void*)>> kept_;
   bool closed_ = false;
 };

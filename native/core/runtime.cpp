@@ -18,8 +18,11 @@ Buffer::Buffer(std::shared_ptr<Queue> on, int64_t size) : queue(std::move(on)), 
   if (!data) raise(queue->name + ": new buffer of " + std::to_string(bytes) + " bytes", status, message);
 }
 
+Buffer::Buffer(std::shared_ptr<Queue> on, std::shared_ptr<const Mapping> from, int64_t offset, int64_t size)
+    : queue(std::move(on)), data(const_cast<char*>(from->at(offset, size))), bytes(size), file(std::move(from)) {}
+
 Buffer::~Buffer() {
-  if (data) queue->cache().give(data, bytes);
+  if (data && !file) queue->cache().give(data, bytes);
 }
 
 Queue::Queue(const oplus_backend* on, int index, int32_t device, std::string title)

@@ -14,6 +14,7 @@
 
 #include "backend.h"
 #include "cache.h"
+#include "mapping.h"
 
 namespace oplus {
 
@@ -22,6 +23,7 @@ class Queue;
 // Memory on a device. Shared by its JavaScript handle and by queued work, so disposing right after a call is safe.
 struct Buffer : std::enable_shared_from_this<Buffer> {
   Buffer(std::shared_ptr<Queue> queue, int64_t bytes);
+  Buffer(std::shared_ptr<Queue> queue, std::shared_ptr<const Mapping> file, int64_t offset, int64_t bytes);  // read only
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -29,6 +31,7 @@ struct Buffer : std::enable_shared_from_this<Buffer> {
   const std::shared_ptr<Queue> queue;
   void* data = nullptr;
   const int64_t bytes;
+  const std::shared_ptr<const Mapping> file;  // whose memory this is; null: its own
   // Why the contents cannot be trusted: the message of the operation that failed to write them. Only touched by work on
   // the queue (or inline, when the queue is idle).
   std::unique_ptr<std::string> failure;

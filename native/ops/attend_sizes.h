@@ -61,7 +61,8 @@ static inline float log_sum(float m, float u) {
   return static_cast<float>((static_cast<double>(m) + __builtin_log2(static_cast<double>(u))) * 0.693147180559945309);
 }
 
-OPLUS_INLINE float dot(const float* a, const float* b, int64_t n) {
+template <typename T>
+OPLUS_INLINE float dot(const float* a, const T* b, int64_t n) {
   Vec total{};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) total += load(a + i) * load(b + i);

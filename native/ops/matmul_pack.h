@@ -12,21 +12,21 @@
 namespace oplus::OPLUS_TARGET {
 
 // Kept for the thread's life: freeing after each call would cost an munmap and a TLB shootdown each time.
-struct Scratch {
+struct PanelRoom {
   float* data = nullptr;
   int64_t count = 0;
-  ~Scratch() { free(data); }
+  ~PanelRoom() { free(data); }
 };
 
-static inline float* reserve(Scratch& scratch, int64_t count) {
-  if (count <= scratch.count) return scratch.data;
-  free(scratch.data);
-  scratch.count = 0;
+static inline float* reserve(PanelRoom& room, int64_t count) {
+  if (count <= room.count) return room.data;
+  free(room.data);
+  room.count = 0;
   const int64_t rounded = (count + 1023) / 1024 * 1024;
-  scratch.data = static_cast<float*>(aligned_alloc(64, static_cast<size_t>(rounded) * sizeof(float)));
-  if (!scratch.data) fail(OPLUS_OUT_OF_MEMORY, "out of memory for the panels of a matrix product");
-  scratch.count = rounded;
-  return scratch.data;
+  room.data = static_cast<float*>(aligned_alloc(64, static_cast<size_t>(rounded) * sizeof(float)));
+  if (!room.data) fail(OPLUS_OUT_OF_MEMORY, "out of memory for the panels of a matrix product");
+  room.count = rounded;
+  return room.data;
 }
 
 // ---- parts of vectors ------------------------------------------------------------------------
@@ -113,10 +113,15 @@ OPLUS_INLINE void transpose(Vec* v) {
 // A matrix as it lies in memory, seen as lines: element k of line r is data[r · stride + k] if `along`, else
 // data[k · stride + r].
 struct Lines {
+  static constexpr int64_t kGrain = 8;
   const float* data;
   int64_t stride;
   bool along;
   const float* at(int64_t line, int64_t k) const { return along ? data + line * stride + k : data + k * stride + line; }
+  // [k, end) of a line that lies along k, into the second cache
+  void ask(int64_t line, int64_t k, int64_t end) const {
+    for (; k < end; k += 16) __builtin_prefetch(at(line, k), 0, 2);
+  }
 };
 
 // Up to kLanes lines (kRows of the panel's width, `rows` of them there) × depth.

@@ -21,7 +21,7 @@ constexpr int64_t kFarFloats = 1 << 19;
 // Packing pays from so many rows on.
 constexpr int64_t kDotRows = 16, kStreamRows = 8;
 
-static constinit thread_local Scratch panels_a, panels_b, panels_shared, rows_a;
+static constinit thread_local PanelRoom panels_a, panels_b, panels_shared, rows_a;
 
 OPLUS_INLINE int64_t pieces(int64_t whole, int64_t piece) { return (whole + piece - 1) / piece; }
 OPLUS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -43,26 +43,33 @@ static inline void split(int64_t n, int64_t grain, int64_t deserved, F&& f) {
 
 // ---- packed --------------------------------------------------------------------------------
 
-struct Product {
-  Lines a, b;  // rows of op(A), columns of op(B)
+// The second operand may lie in memory in another way than Lines (stored_product.h): pack<kWidth>(b, …) makes panels of it, and
+// blocks of K are cut at multiples of B::kGrain.
+template <typename B>
+struct ProductOf {
+  Lines a;  // rows of op(A)
+  B b;      // columns of op(B)
   const float* bias;
   float* y;
   int64_t M, N, K;
 };
+using Product = ProductOf<Lines>;
 
-// Depth of the blocks that K is cut into: equal, a multiple of 8, at most kDepth.
-static inline int64_t block_depth(int64_t K) { return least(K, pieces(pieces(K, pieces(K, kDepth)), 8) * 8); }
+// Depth of the blocks that K is cut into: equal, a multiple of the grain, at most kDepth.
+static inline int64_t block_depth(int64_t K, int64_t grain) {
+  return least(K, pieces(pieces(K, pieces(K, kDepth)), grain) * grain);
+}
 
-// One panel of B against packed row panels [i0, i1) of A. `next`: another panel of B, not packed yet, to be asked for
-// meanwhile, or null.
-static inline void tiles(const Product& p, const float* a, const float* b, int64_t i0, int64_t i1, int64_t column, int64_t k,
-                         int64_t depth, const float* next = nullptr) {
+// One panel of B against packed row panels [i0, i1) of A. `ahead`: the first column of another panel of B, not packed yet, to be
+// asked for meanwhile, or −1.
+template <typename B>
+static inline void tiles(const ProductOf<B>& p, const float* a, const float* b, int64_t i0, int64_t i1, int64_t column, int64_t k,
+                         int64_t depth, int64_t ahead = -1) {
   const float* bias = p.bias ? p.bias + column : nullptr;
   for (int64_t i = i0; i < i1; ++i, a += kTileRows * depth) {
-    if (next) {
+    if (ahead >= 0) {
       const int64_t k0 = depth * (i - i0) / (i1 - i0) / 16 * 16, k1 = depth * (i - i0 + 1) / (i1 - i0) / 16 * 16;
-      for (int64_t line = 0; line < kTileColumns; ++line)
-        for (int64_t at = k0; at < k1; at += 16) __builtin_prefetch(next + line * p.b.stride + at, 0, 2);
+      for (int64_t line = 0; line < kTileColumns; ++line) p.b.ask(ahead + line, k + k0, k + k1);
     }
     float* y = p.y + i * kTileRows * p.N + column;
     const int64_t rows = p.M - i * kTileRows, columns = p.N - column;
@@ -72,8 +79,9 @@ static inline void tiles(const Product& p, const float* a, const float* b, int64
 }
 
 // Few enough rows for one block: each task takes columns, and packs a panel of B just before it uses it.
-static inline void product_block(const Product& p) {
-  const int64_t row_panels = pieces(p.M, kTileRows), depth_most = block_depth(p.K);
+template <typename B>
+static inline void product_block(const ProductOf<B>& p) {
+  const int64_t row_panels = pieces(p.M, kTileRows), depth_most = block_depth(p.K, B::kGrain);
   const bool far = p.b.along && p.N * p.K >= kFarFloats;
   split(p.N, 4 * kTileColumns, p.M * p.N * p.K / kTaskWork, [&](int64_t j0, int64_t j1) {
     float* a = reserve(panels_a, row_panels * kTileRows * depth_most);
@@ -84,14 +92,15 @@ static inline void product_block(const Product& p) {
       for (int64_t j = j0; j < j1; j += kTileColumns) {
         const int64_t panel = j / kTileColumns, next = j + kTileColumns;
         pack<kTileColumns>(p.b, p.N, panel, panel + 1, k, depth, b);
-        tiles(p, a, b, 0, row_panels, j, k, depth, far && next + kTileColumns <= j1 ? p.b.at(next, k) : nullptr);
+        tiles(p, a, b, 0, row_panels, j, k, depth, far && next + kTileColumns <= j1 ? next : -1);
       }
     }
   });
 }
 
 // Rows of A in blocks × panels of B in runs; each task packs its block of A into a buffer of the thread it runs on.
-static inline void product_tasks(const Product& p, const float* b, int64_t first, int64_t columns, int64_t k, int64_t depth,
+template <typename B>
+static inline void product_tasks(const ProductOf<B>& p, const float* b, int64_t first, int64_t columns, int64_t k, int64_t depth,
                                  bool parallel) {
   const int64_t row_panels = pieces(p.M, kTileRows), column_panels = pieces(columns, kTileColumns);
   const int64_t want = parallel ? 4 * threads() : 1;
@@ -111,8 +120,9 @@ static inline void product_tasks(const Product& p, const float* b, int64_t first
 }
 
 // Many rows: panels of B are packed first, for all tasks.
-static inline void product_packed(const Product& p) {
-  const int64_t deserved = p.M * p.N * p.K / kTaskWork, depth_most = block_depth(p.K);
+template <typename B>
+static inline void product_packed(const ProductOf<B>& p) {
+  const int64_t deserved = p.M * p.N * p.K / kTaskWork, depth_most = block_depth(p.K, B::kGrain);
   float* b = reserve(panels_shared, pieces(least(p.N, kSpan), kTileColumns) * kTileColumns * depth_most);
   for (int64_t first = 0; first < p.N; first += kSpan) {
     const int64_t columns = least(kSpan, p.N - first);
