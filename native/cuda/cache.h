@@ -116,7 +116,7 @@ struct Wide {
   static constexpr int kPack = 16 / static_cast<int>(sizeof(E)), kBlocks = kLanes * kPack < 128 ? 2 : 1;
   using Number = E;
   using Key = Row<E, kLanes, kPack, 2, true>;
-  using Value = Row<E, kLanes < 32 ? 2 * kLanes : 32, kPack, kLanes < 32 ? 1 : 2, false>;
+  using Value = Row < E, kLanes < 32 ? 2 * kLanes : 32, kPack, kLanes<32 ? 1 : 2, false>;
 };
 template <typename E>
 struct Narrowest {

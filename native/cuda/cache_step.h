@@ -2,14 +2,13 @@
 // goes, and the new one in its place.
 #pragma once
 #include "cache.h"
+#include "ops/cache_attend.h"
 
 namespace oplus::OPLUS_TARGET {
 namespace {
 
 constexpr int kCacheThreads = 256;
 constexpr int kCacheWarps = kCacheThreads / 32;
-
-enum Rule { kGrow = 0, kOldest = 1, kAttention = 2, kOutside = 3 };
 
 // What a cache is made of, and where one sequence's part of it lies.
 struct Cache {
@@ -45,9 +44,13 @@ __device__ void put_entry(const Cache& cache, int64_t b, int64_t p, int64_t slot
   }
 }
 
-// Ranks of a full cache whose `slot` gets a new entry: it comes last, and those behind the old one move up.
-__device__ inline void renew_rank(const Cache& cache, int64_t b, int64_t p, int64_t slot) {
+// Ranks where `slot` gets a new entry: it comes last, and in a full cache those behind the old one move up.
+__device__ inline void renew_rank(const Cache& cache, int64_t b, int64_t p, int64_t slot, int64_t position) {
   int32_t* ranks = cache.ranks + cache.chosen(b, p);
+  if (position < cache.S) {
+    if (threadIdx.x == 0) ranks[slot] = static_cast<int32_t>(position);
+    return;
+  }
   const int32_t old = ranks[slot];
   __syncthreads();
   for (int64_t s = threadIdx.x; s < cache.S; s += kCacheThreads) {
@@ -65,11 +68,11 @@ struct Candidate {
   int entry;  // −1: none
 };
 
-// The lower score, then the lower position. A score that is NaN is not lower than any, so one of several is kept.
+// Of two that may go the one that goes first. A score that is NaN goes before none, so one of several is kept.
 __device__ inline Candidate lower(const Candidate& a, const Candidate& b) {
   if (a.entry < 0) return b;
   if (b.entry < 0) return a;
-  return b.score < a.score || (b.score == a.score && b.position < a.position) ? b : a;
+  return goes_before(b.score, b.position, a.score, a.position) ? b : a;
 }
 
 // The lowest of all threads' candidates, the same in all of them.
@@ -90,43 +93,39 @@ __device__ inline Candidate lowest(Candidate mine) {
   return best;
 }
 
-struct Policy {
+struct Rules {
   int64_t rule, sinks, recent;
   float keep;
 };
 
-// Scores, the victim and the new entry of chooser p of sequence b. probability(e): what entry e received, the new one being
-// number `held`. `received` [S + 1] or null.
+// Scores (rule 2 alone has any), the victim and the new entry of chooser p of sequence b. probability(e): what entry e
+// received, the new one being number `held`. `received` [S + 1] or null.
 template <typename E, typename Probability>
-__device__ void settle(const Cache& cache, const Policy& policy, int64_t b, int64_t p, int64_t held, int64_t position,
+__device__ void settle(const Cache& cache, const Rules& rules, int64_t b, int64_t p, int64_t held, int64_t position,
                        const float* k, const float* v, float* received, Probability&& probability) {
   GPU_SHARED(float, fresh, [1]);
   const int64_t at = cache.chosen(b, p);
-  const bool full = held == cache.S;
+  const bool full = held == cache.S, scored = rules.rule == kEvictLeastAttended;
   Candidate mine{0, 0, -1};
   for (int64_t e = threadIdx.x; e <= cache.S; e += kCacheThreads) {
     const bool is_new = e == cache.S;  // its number is `held`, but it comes last in `received`
-    const float r = is_new ? probability(held) : e < held ? probability(e) : 0.0f;
+    const float r = (!is_new && e >= held) || !(scored || received) ? 0.0f : probability(is_new ? held : e);
     if (received) received[e] = r;
-    if (is_new) fresh[0] = r;
+    if (is_new) fresh[0] = scored ? r : 0.0f;
     if (!is_new && e >= held) continue;
-    const float score = is_new ? r : policy.keep * cache.scores[at + e] + r;
-    if (!is_new) cache.scores[at + e] = score;
+    const float score = is_new || !scored ? r : rules.keep * cache.scores[at + e] + r;
+    if (scored && !is_new) cache.scores[at + e] = score;
     const int64_t from = is_new ? position : cache.positions[at + e];
-    if (from < policy.sinks || from > position - policy.recent) continue;
-    mine = lower(mine, {policy.rule == kAttention ? score : 0.0f, static_cast<int>(from), static_cast<int>(e)});
+    if (may_go(from, position, rules.sinks, rules.recent))
+      mine = lower(mine, {scored ? score : 0.0f, static_cast<int>(from), static_cast<int>(e)});
   }
   const Candidate victim = lowest(mine);  // a barrier: scores have been written
-  int64_t slot = held;
-  if (full) {
-    if (policy.rule != kOldest && policy.rule != kAttention) return;
-    if (victim.entry < 0 || victim.entry == cache.S) return;  // it is the new one that goes
-    slot = victim.entry;
-  }
+  if (full && !scored && rules.rule != kEvictOldest) return;
+  // The slot that is free, or whose entry goes; S: it is the new one that goes.
+  const int64_t slot = !full ? held : victim.entry < 0 ? cache.S : victim.entry;
+  if (slot == cache.S) return;
   put_entry<E>(cache, b, p, slot, k, v, position, fresh[0]);
-  if (!cache.ranks) return;
-  if (full) renew_rank(cache, b, p, slot);
-  else if (threadIdx.x == 0) cache.ranks[at + slot] = static_cast<int32_t>(slot);
+  if (cache.ranks) renew_rank(cache, b, p, slot, position);
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
-// The steps of one decoder layer over a bounded cache (docs/architecture.md), one launch a token: attention over the held slots and
-// the new entry, the probability that each received, and the new entry in the place of the victim. The cache is read
-// once for up to eight query heads of a group, and one slot of it is written; nothing is gathered.
+// The steps of one decoder layer over a bounded cache (docs/architecture.md), one launch a token: attention over the held slots
+// and the new entry, the probability that each received, and the new entry in the place of the victim. The cache is read once for
+// up to eight query heads of a group, and one slot of it is written; nothing is gathered.
 //
 // Who does what: a block takes the entries of one chunk, for one group of heads.
-//   scores   a unit of lanes (cache.h) takes an entry: its key in registers, rotated where the cache keeps keys unrotated, against
+//   scores   a unit of lanes (cache.h) takes an entry: its key in registers, rotated where the cache keeps keys unrotated,
+//   against
 //            the queries of all heads, which lie in shared memory
 //   weights  relative to the chunk's largest score, a warp a head: (m, u) of the chunk, and the weights to memory as well
 //   values   a unit takes an entry: Σ weight · value of all heads in registers; units join by shuffles, warps in shared memory
@@ -11,235 +12,10 @@
 //   settle   the last block of a chooser (of all groups, where they share) adds the groups and puts the new entry (cache_step.h)
 // Which block is the last, counters say (gpu::arrive): the order of all sums is fixed whatever the order of blocks. Grid: chunks
 // × groups × batch, about two blocks a multiprocessor where the cache is long enough.
-#include "cuda/cache_step.h"
-#include "cuda/states.h"
+#include "cuda/cache_part.h"
 
 namespace oplus::OPLUS_TARGET {
 namespace {
-
-constexpr int kChunkEntries = 256;  // at most: their weights are in shared memory
-constexpr int kMostHeads = 8;       // at a time; groups of more heads are read again for each eight, from the L2 cache
-
-struct Step {
-  Cache cache;
-  Policy policy;
-  const float *q, *k, *v, *table;
-  const int32_t *seen, *lengths;
-  float *o, *received;
-  int64_t T, H, t, reach;
-  int64_t chunk, chunks, parts;  // entries of a chunk, chunks at most, parts that the heads of a group are cut into
-  float scale;                   // 1 / √D
-  bool neighbours;
-  // Memory between blocks: of each chunk and head m (a factor later), u and w [B, H, chunks(, D)]; of each entry its weight
-  // [B, H, S + 1] and what it received from a group [B, G, S + 1].
-  float *m, *u, *w, *weights, *groups;
-  unsigned *group_counters, *counters;  // [B, G], [B]
-
-  __device__ int64_t share() const { return H / cache.G; }  // heads of a group
-  __device__ bool active(int64_t b) const { return t < (lengths ? min(static_cast<int64_t>(lengths[b]), T) : T); }
-  __device__ int64_t position(int64_t b) const { return max(int64_t{0}, static_cast<int64_t>(seen[b])) + t; }
-  __device__ const float* query(int64_t b, int64_t h) const { return q + ((b * T + t) * H + h) * cache.D; }
-  __device__ int64_t fresh(int64_t b) const { return (b * T + t) * cache.G * cache.D; }  // of k and v of all groups
-};
-
-// The entries of one block, for heads first … first + heads − 1.
-struct Part {
-  int64_t b, g, first, held, position, begin, end;
-  int heads;
-  const int32_t *positions, *ranks;  // [S], ranks null without a table
-
-  __device__ bool sees(const Step& step, int64_t e) const {
-    return e < end && (e == held || positions[e] > position - step.reach);
-  }
-  __device__ const float* turn(const Step& step, int64_t e) const {
-    return step.table + (e == held ? held : static_cast<int64_t>(ranks[e])) * step.cache.D;
-  }
-  // Entry e of the cache's keys or values, or the new one.
-  template <typename R, typename E>
-  __device__ void load(const Step& step, int64_t e, const uint8_t* old, const float* fresh, float (&to)[R::kCount]) const {
-    if (e == held) R::load_rounded(fresh + step.fresh(b) + g * step.cache.D, step.cache.D, to);
-    else R::load(reinterpret_cast<const E*>(old) + step.cache.row(b, g, e), step.cache.D, to);
-  }
-};
-
-// Entries a unit has in registers at a time.
-template <typename R, int kHeads>
-constexpr int kFlight = R::kCount > 8 || kHeads > 4 ? 2 : 4;
-
-template <typename Rows, int kHeads>
-__device__ void score_entries(const Step& step, const Part& part, const float (&q)[kHeads][Rows::Key::kColumns],
-                              float (&score)[kChunkEntries][kHeads]) {
-  using R = typename Rows::Key;
-  using E = typename Rows::Number;
-  constexpr int kUnits = kCacheThreads / R::kLanes;
-  const int unit = static_cast<int>(threadIdx.x) / R::kLanes, D = step.cache.D;
-  for (int64_t base = part.begin; base < part.end; base += kUnits * kFlight<R, kHeads>) {
-    float key[kFlight<R, kHeads>][R::kCount] = {};
-    bool sees[kFlight<R, kHeads>];
-#pragma unroll
-    for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-      const int64_t e = base + i * kUnits + unit;
-      sees[i] = part.sees(step, e);
-      if (sees[i]) part.load<R, E>(step, e, step.cache.keys, step.k, key[i]);
-    }
-    if (step.table) {
-#pragma unroll
-      for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-        const int64_t e = base + i * kUnits + unit;
-        if (!sees[i]) continue;
-        rotate<R>(key[i], D, part.turn(step, e), step.neighbours, [&](int c) {
-          if (e == part.held) return widened(stored<E>(step.k[step.fresh(part.b) + part.g * D + c]));
-          return widened(reinterpret_cast<const E*>(step.cache.keys)[step.cache.row(part.b, part.g, e) + c]);
-        });
-      }
-    }
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      if (h >= part.heads) break;
-      float sum[kFlight<R, kHeads>] = {};
-#pragma unroll
-      for (int p = 0; p < R::kPacks; ++p) {
-        const int column = R::column(p, D);
-        float x[R::kPack];
-        load_widened<R::kPack>(&q[h][column < D ? column : 0], x);  // columns outside: the key has 0 there
-#pragma unroll
-        for (int i = 0; i < kFlight<R, kHeads>; ++i)
-#pragma unroll
-          for (int j = 0; j < R::kPack; ++j) sum[i] += x[j] * key[i][p * R::kPack + j];
-      }
-#pragma unroll
-      for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-#pragma unroll
-        for (int lanes = R::kLanes / 2; lanes; lanes /= 2) sum[i] += __shfl_xor_sync(kAllLanes, sum[i], lanes);
-        const int64_t e = base + i * kUnits + unit;
-        if (R::lane() == 0 && e < part.end) score[e - part.begin][h] = sees[i] ? sum[i] * step.scale : kNoScore;
-      }
-    }
-  }
-}
-
-// Scores become weights relative to the chunk's largest.
-template <int kHeads>
-__device__ void weigh_entries(const Step& step, const Part& part, int64_t chunk, float (&score)[kChunkEntries][kHeads]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, count = static_cast<int>(part.end - part.begin);
-  for (int h = static_cast<int>(threadIdx.x) / 32; h < part.heads; h += kCacheWarps) {
-    const int64_t head = part.b * step.H + part.first + h;
-    float m = kNoScore, u = 0;
-    for (int i = lane; i < count; i += 32) m = fmaxf(m, score[i][h]);
-#pragma unroll
-    for (int lanes = 16; lanes; lanes /= 2) m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, lanes));
-    float* weights = step.weights + head * (step.cache.S + 1) + part.begin;
-    for (int i = lane; i < count; i += 32) {
-      const float weight = score[i][h] == kNoScore ? 0.0f : expf(score[i][h] - m);
-      weights[i] = score[i][h] = weight;
-      u += weight;
-    }
-    u = warp_sum(u);
-    if (lane == 0) step.m[head * step.chunks + chunk] = m, step.u[head * step.chunks + chunk] = u;
-  }
-}
-
-template <typename Rows, int kHeads>
-__device__ void add_values(const Step& step, const Part& part, int64_t chunk, const float (&weight)[kChunkEntries][kHeads],
-                           float (&room)[2][kCacheWarps][Rows::Value::kColumns]) {
-  using R = typename Rows::Value;
-  constexpr int kUnits = kCacheThreads / R::kLanes, kPack = kHeads < 4 ? kHeads : 4;
-  const int unit = static_cast<int>(threadIdx.x) / R::kLanes, D = step.cache.D;
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  float sum[kHeads][R::kCount] = {};
-  for (int64_t base = part.begin; base < part.end; base += kUnits * kFlight<R, kHeads>) {
-    float value[kFlight<R, kHeads>][R::kCount] = {};
-#pragma unroll
-    for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-      const int64_t e = base + i * kUnits + unit;
-      if (part.sees(step, e)) part.load<R, typename Rows::Number>(step, e, step.cache.values, step.v, value[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-      const int64_t e = base + i * kUnits + unit;
-      if (e >= part.end) continue;
-#pragma unroll
-      for (int h = 0; h < kHeads; h += kPack) {
-        const Pack<kPack> x = load_pack<kPack>(&weight[e - part.begin][h]);
-#pragma unroll
-        for (int n = 0; n < kPack; ++n)
-#pragma unroll
-          for (int j = 0; j < R::kCount; ++j) sum[h + n][j] += x.x[n] * value[i][j];
-      }
-    }
-  }
-#pragma unroll
-  for (int h = 0; h < kHeads; ++h) {
-    if (h >= part.heads) break;
-#pragma unroll
-    for (int p = 0; p < R::kPacks; ++p) {
-      const int column = R::column(p, D);
-#pragma unroll
-      for (int j = 0; j < R::kPack; ++j) {
-        float x = sum[h][p * R::kPack + j];
-#pragma unroll
-        for (int lanes = R::kLanes; lanes < 32; lanes *= 2) x += __shfl_xor_sync(kAllLanes, x, lanes);
-        if (lane < R::kLanes && column < D) room[h % 2][warp][column + j] = x;
-      }
-    }
-    __syncthreads();  // the other half of the room is free: it was read before this barrier
-    float* w = step.w + ((part.b * step.H + part.first + h) * step.chunks + chunk) * D;
-    for (int c = static_cast<int>(threadIdx.x); c < D; c += kCacheThreads) {
-      float x = 0;
-      for (int i = 0; i < kCacheWarps; ++i) x += room[h % 2][i][c];
-      w[c] = x;
-    }
-  }
-}
-
-// The chunks of all heads of a group, by the last block of the group.
-__device__ inline void join_chunks(const Step& step, int64_t b, int64_t g, int64_t entries) {
-  const int64_t share = step.share(), first = b * step.H + g * share, S = step.cache.S, D = step.cache.D;
-  const int64_t chunks = (entries + step.chunk - 1) / step.chunk;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int64_t h = first + threadIdx.x / 32; h < first + share; h += kCacheWarps) {
-    float *m = step.m + h * step.chunks, *u = step.u + h * step.chunks;
-    Prefix total = nothing();
-    for (int64_t c = lane; c < chunks; c += 32) total = join(total, Prefix{m[c], u[c]});
-#pragma unroll
-    for (int lanes = 16; lanes; lanes /= 2)
-      total = join(total, Prefix{__shfl_xor_sync(kAllLanes, total.m, lanes), __shfl_xor_sync(kAllLanes, total.u, lanes)});
-    for (int64_t c = lane; c < chunks; c += 32) m[c] = expf(m[c] - total.m) / total.u;
-  }
-  __syncthreads();
-  for (int64_t i = threadIdx.x; i < share * D; i += kCacheThreads) {
-    const int64_t h = first + i / D, d = i % D;
-    float sum = 0;
-    for (int64_t c = 0; c < chunks; ++c) sum += step.m[h * step.chunks + c] * step.w[(h * step.chunks + c) * D + d];
-    step.o[((b * step.T + step.t) * step.H + g * share) * D + i] = sum;
-  }
-  float* received = step.groups + (b * step.cache.G + g) * (S + 1);
-  for (int64_t e = threadIdx.x; e < entries; e += kCacheThreads) {
-    const int64_t c = e / step.chunk;
-    float sum = 0;
-    for (int64_t h = first; h < first + share; ++h) sum += step.m[h * step.chunks + c] * step.weights[h * (S + 1) + e];
-    received[e] = sum;
-  }
-}
-
-// True in all threads of the last block to come here.
-__device__ inline bool block_arrives(unsigned* counter, int64_t expected) {
-  GPU_SHARED(unsigned, last, [1]);
-  __syncthreads();
-  if (threadIdx.x == 0) last[0] = gpu::arrive(counter, static_cast<unsigned>(expected));
-  __syncthreads();
-  return last[0] != 0;
-}
-
-// A sequence that has no token in this step.
-__device__ inline void leave_out(const Step& step, int64_t b, int64_t g) {
-  const int64_t share = step.share() * step.cache.D;
-  for (int64_t i = threadIdx.x; i < share; i += kCacheThreads)
-    step.o[((b * step.T + step.t) * step.cache.G + g) * share + i] = 0;
-  const int64_t p = step.cache.chooser(g), S = step.cache.S;
-  if (!step.received || g != step.cache.first_group(p)) return;
-  for (int64_t e = threadIdx.x; e <= S; e += kCacheThreads) step.received[(b * step.cache.P + p) * (S + 1) + e] = 0;
-}
 
 template <typename Rows, int kHeads>
 __global__ void __launch_bounds__(kCacheThreads, Rows::kBlocks) cache_step(Step step) {
@@ -260,17 +36,23 @@ __global__ void __launch_bounds__(kCacheThreads, Rows::kBlocks) cache_step(Step 
   if (begin >= entries) return;
 
   const int64_t first = g * step.share() + heads * kHeads, at = cache.chosen(b, p);
-  const Part part{b,   g,        first, held, position, begin, min(entries, begin + step.chunk),
+  const Part part{b,
+                  g,
+                  first,
+                  held,
+                  position,
+                  begin,
+                  min(entries, begin + step.chunk),
                   static_cast<int>(min(int64_t{kHeads}, (g + 1) * step.share() - first)),
-                  cache.positions + at, step.table ? cache.ranks + at : nullptr};
+                  cache.positions + at,
+                  step.table ? cache.ranks + at : nullptr};
   for (int i = static_cast<int>(threadIdx.x); i < kHeads * Rows::Key::kColumns; i += kCacheThreads) {
     const int h = i / Rows::Key::kColumns, c = i % Rows::Key::kColumns;
     float x = 0;
     if (h < part.heads && c < D) {
       const float* query = step.query(b, first + h);
       x = query[c];
-      if (step.table)
-        x = rotated(x, query[partner(c, D, step.neighbours)], c, D, step.table + held * D, step.neighbours);
+      if (step.table) x = rotated(x, query[partner(c, D, step.neighbours)], c, D, step.table + held * D, step.neighbours);
     }
     q[h][c] = x;
   }
@@ -292,7 +74,7 @@ __global__ void __launch_bounds__(kCacheThreads, Rows::kBlocks) cache_step(Step 
   // One chooser for all: the mean over all heads. One for each group: the sum over its heads.
   const float factor = cache.P == 1 ? 1 / static_cast<float>(step.H) : 1.0f;
   const float* groups = step.groups + b * cache.G * (cache.S + 1);
-  settle<E>(cache, step.policy, b, p, held, position, step.k + step.fresh(b), step.v + step.fresh(b),
+  settle<E>(cache, step.rules, b, p, held, position, step.k + step.fresh(b), step.v + step.fresh(b),
             step.received ? step.received + (b * cache.P + p) * (cache.S + 1) : nullptr, [&](int64_t e) {
               float sum = 0;
               for (int64_t i = group; i < end; ++i) sum += groups[i * (cache.S + 1) + e];
@@ -303,16 +85,17 @@ __global__ void __launch_bounds__(kCacheThreads, Rows::kBlocks) cache_step(Step 
 // ---- launches ------------------------------------------------------------------------------------
 
 int64_t number_size(int64_t kind) {
-  if (kind != 0 && kind != 1)
-    fail(OPLUS_BAD_SHAPE, "`kind` is %lld, expected 0 (f32) or 1 (f16)", static_cast<long long>(kind));
+  if (kind != 0 && kind != 1) fail(OPLUS_BAD_SHAPE, "there is no kind %lld of cache", static_cast<long long>(kind));
   return kind == 0 ? 4 : 2;
 }
 
 void expect_cache(const Cache& cache, const InOut<uint8_t>& keys, const InOut<uint8_t>& values, const InOut<int32_t>& positions,
                   const InOut<float>& scores, const MaybeInOut<int32_t>& ranks, int64_t B, int64_t kind) {
-  if (cache.S < 1) fail(OPLUS_BAD_SHAPE, "S = %lld slots, expected at least 1", static_cast<long long>(cache.S));
+  if (cache.S < 1 || cache.S >= INT32_MAX)
+    fail(OPLUS_BAD_SHAPE, "a cache of %lld slots, expected at least 1", static_cast<long long>(cache.S));
   if (cache.P != 1 && cache.P != cache.G)
-    fail(OPLUS_BAD_SHAPE, "P = %lld, expected 1 or G = %lld", static_cast<long long>(cache.P), static_cast<long long>(cache.G));
+    fail(OPLUS_BAD_SHAPE, "%lld choosers, expected 1 or one for each of %lld heads", static_cast<long long>(cache.P),
+         static_cast<long long>(cache.G));
   const int64_t bytes = volume(B, cache.S, cache.G, cache.D, number_size(kind)), chosen = volume(B, cache.P, cache.S);
   expect("keys", keys, bytes), expect("values", values, bytes);
   expect("positions", positions, chosen), expect("scores", scores, chosen), expect("ranks", ranks, chosen);
@@ -328,7 +111,8 @@ void run_steps(Stream stream, Step step, int64_t B) {
   step.chunk = at_most(kChunkEntries, divide_up(divide_up(entries, wanted), kUnits) * kUnits);
   step.chunks = divide_up(entries, step.chunk);
 
-  const int64_t heads = volume(B, step.H, step.chunks), weights = volume(B, step.H, entries), groups = volume(B, cache.G, entries);
+  const int64_t heads = volume(B, step.H, step.chunks), weights = volume(B, step.H, entries),
+                groups = volume(B, cache.G, entries);
   step.m = gpu::scratch(stream, 2 * heads + volume(heads, cache.D) + weights + groups);
   step.u = step.m + heads, step.w = step.u + heads;
   step.weights = step.w + heads * cache.D, step.groups = step.weights + weights;
@@ -348,11 +132,19 @@ void cache_attend(Stream stream, In<float> q, In<float> k, In<float> v, InOut<ui
   expect("q", q, volume(B, T, H, D)), expect("k", k, volume(B, T, G, D)), expect("v", v, volume(B, T, G, D));
   expect("table", table, volume(S + 1, D)), expect("seen", seen, B), expect("lengths", lengths, B);
   expect("o", o, volume(B, T, H, D)), expect("received", received, volume(B, P, S + 1));
-  if (rule < kGrow || rule > kOutside) fail(OPLUS_BAD_SHAPE, "`rule` is %lld, expected 0 to 3", static_cast<long long>(rule));
-  if (table && (!ranks || D % 2)) fail(OPLUS_BAD_SHAPE, "%s", "keys are rotated by rank: expected `ranks`, and an even D");
+  if (rule < kNeverEvict || rule > kEvictOutside) fail(OPLUS_BAD_SHAPE, "there is no rule %lld", static_cast<long long>(rule));
+  if (sinks < 0 || recent < 0 || sinks > S || recent > S - sinks)
+    fail(OPLUS_BAD_SHAPE, "%lld sinks and %lld recent entries, expected at most the %lld slots together",
+         static_cast<long long>(sinks), static_cast<long long>(recent), static_cast<long long>(S));
+  if (reach < 1) fail(OPLUS_BAD_SHAPE, "a reach of %lld, expected at least 1", static_cast<long long>(reach));
+  if (!ranks != !table) fail(OPLUS_BAD_SHAPE, "%s", "ranks and a table go together");
+  if (table && D % 2) fail(OPLUS_BAD_SHAPE, "heads of %lld numbers, expected an even number", static_cast<long long>(D));
+  if ((received || rule == kEvictOutside) && T != 1)
+    fail(OPLUS_BAD_SHAPE, "%lld tokens, expected 1 where `received` is asked for or the caller chooses what goes",
+         static_cast<long long>(T));
   Step step{};
   step.cache = cache;
-  step.policy = {rule, sinks, recent, keep};
+  step.rules = {rule, sinks, recent, keep};
   step.q = q.data, step.k = k.data, step.v = v.data, step.table = table.data;
   step.seen = seen.data, step.lengths = lengths.data;
   step.o = o.data, step.received = received.data;
@@ -385,7 +177,7 @@ __global__ void __launch_bounds__(kCacheThreads)
   if (slot < 0 || slot >= cache.S) return;  // it is the new entry that goes
   const int64_t from = b * cache.G * cache.D;
   put_entry<E>(cache, b, p, slot, k + from, v + from, seen[b], fresh[blockIdx.x]);
-  if (cache.ranks) renew_rank(cache, b, p, slot);
+  if (cache.ranks) renew_rank(cache, b, p, slot, seen[b]);
 }
 
 void cache_put(Stream stream, In<float> k, In<float> v, InOut<uint8_t> keys, InOut<uint8_t> values, InOut<int32_t> positions,
@@ -396,8 +188,8 @@ void cache_put(Stream stream, In<float> k, In<float> v, InOut<uint8_t> keys, InO
   expect_cache(cache, keys, values, positions, scores, ranks, B, kind);
   expect("k", k, volume(B, G, D)), expect("v", v, volume(B, G, D));
   expect("slots", slots, volume(B, P)), expect("fresh", fresh, volume(B, P)), expect("seen", seen, B);
-  gpu::launch(kind == 0 ? put_chosen<float> : put_chosen<Half>, blocks(volume(B, P)), kCacheThreads, stream, cache, k.data, v.data,
-              slots.data, fresh.data, seen.data);
+  gpu::launch(kind == 0 ? put_chosen<float> : put_chosen<Half>, blocks(volume(B, P)), kCacheThreads, stream, cache, k.data,
+              v.data, slots.data, fresh.data, seen.data);
 }
 
 constexpr oplus_op list[] = {op<cache_attend, cache_attend_cost>("cacheAttend"), op<cache_put>("cachePut")};
