@@ -50,8 +50,8 @@ sum without the block's second barrier|cuda/sizes.h|layer_norm|layerNorm 2 1500|
 variance of a sample|ops/layer_norm.cu|layer_norm|layerNorm|s/squares, room\) \/ static_cast<float>\(C\)/squares, room) \/ static_cast<float>(C - 1)/
 reduction steps by the block|cuda/reduce.h|loss|meanSquared|s/i \+= global_threads\(\)/i += blockDim.x/
 second moment uncorrected|ops/optimizer.cu|optimizer|adamw|s/second\.x\[j\] \/ correction2/second.x[j]/
-bias in every part|ops/matmul.cu|matmul|matmul 40 48 700|s/blockIdx\.y == 0 \? out\.bias : nullptr/out.bias/
-panels without their barrier|ops/matmul.cu|matmul|matmul 65|/panel_b\[now \^ 1\]\);/,/^  \}/ s/__syncthreads\(\);//
+bias in every part|cuda/tiles.h|matmul|matmul 40 48 700|s/blockIdx\.y == 0 \? out\.bias : nullptr/out.bias/
+panels without their barrier|cuda/tiles.h|matmul|matmul 65|/panel_b\[now \^ 1\]\);/,/^  \}/ s/__syncthreads\(\);//
 panel reads past the depth|cuda/panel.h|matmul|matmul 65|s/k \+ j < depth/k + j <= depth/
 narrow product reads a line too far|cuda/narrow.h|matmul|matmul 1 70|s/min\(first \+ r, lines - 1\)/min(first + r, lines)/
 factor is lost|ops/fold_query.cu|fold_query|foldQuery|s/= factor \* sum;/= sum;/
