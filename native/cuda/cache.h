@@ -108,21 +108,29 @@ __device__ void rotate(float (&x)[R::kCount], int D, const float* turn, bool nei
   }
 }
 
-// Rows of keys and rows of values of a cache: keys by halves for the rotation, values over more lanes, so that a thread has
-// few columns and can keep sums for several heads. kBlocks a multiprocessor keep memory busy; where there are too few registers
-// for two, one is said, because the compiler would else rather spill some.
+// Rows of keys and rows of values of a cache: keys by halves for the rotation; values over more lanes, and for many heads in
+// packs of four, so that a thread has few columns and can keep sums for all heads. kBlocks a multiprocessor keep memory busy;
+// where there are too few registers for two, one is said, because the compiler would else rather spill some.
 template <typename E, int kLanes>
 struct Wide {
+  static constexpr bool kWide = true;
   static constexpr int kPack = 16 / static_cast<int>(sizeof(E)), kBlocks = kLanes * kPack < 128 ? 2 : 1;
   using Number = E;
   using Key = Row<E, kLanes, kPack, 2, true>;
-  using Value = Row < E, kLanes < 32 ? 2 * kLanes : 32, kPack, kLanes<32 ? 1 : 2, false>;
+  static constexpr int value_pack(int heads) { return heads > 4 ? 4 : kPack; }
+  static constexpr int value_lanes(int heads) {
+    return Key::kColumns / value_pack(heads) < 32 ? Key::kColumns / value_pack(heads) : 32;
+  }
+  template <int kHeads>
+  using Value = Row<E, value_lanes(kHeads), value_pack(kHeads), Key::kColumns / value_pack(kHeads) / value_lanes(kHeads), false>;
 };
 template <typename E>
-struct Narrowest {
+struct Single {
+  static constexpr bool kWide = false;
   static constexpr int kBlocks = 1;
   using Number = E;
   using Key = Row<E, 32, 1, 8, false>;
+  template <int kHeads>
   using Value = Key;
 };
 
@@ -130,7 +138,7 @@ struct Narrowest {
 template <typename E, typename F>
 void with_rows(int64_t D, bool wide, F&& f) {
   constexpr int kPack = 16 / static_cast<int>(sizeof(E));
-  if (!wide || D % (2 * kPack)) f(Narrowest<E>{});
+  if (!wide || D % (2 * kPack)) f(Single<E>{});
   else if (D <= 64) f(Wide<E, 32 / kPack>{});
   else if (D <= 128) f(Wide<E, 64 / kPack>{});
   else f(Wide<E, 128 / kPack>{});

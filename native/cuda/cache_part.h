@@ -34,21 +34,34 @@ struct Step {
 
 // The entries of one block, for heads first … first + heads − 1.
 struct Part {
-  int64_t b, g, first, held, position, begin, end;
-  int heads;
+  int64_t b, g, first, position;
+  int heads, held, begin, end;
   const int32_t *positions, *ranks;  // [S], ranks null without a table
 
-  __device__ bool sees(const Step& step, int64_t e) const {
-    return e < end && (e == held || positions[e] > position - step.reach);
+  __device__ bool sees(const Step& step, int e) const { return e < end && (e == held || positions[e] > position - step.reach); }
+  __device__ const float* turn(const Step& step, int e) const {
+    return step.table + static_cast<int64_t>(e == held ? held : ranks[e]) * step.cache.D;
   }
-  __device__ const float* turn(const Step& step, int64_t e) const {
-    return step.table + (e == held ? held : static_cast<int64_t>(ranks[e])) * step.cache.D;
+};
+
+// A part's rows of the cache's keys or values, and the new one.
+template <typename E>
+struct Entries {
+  const E* old;
+  const float* fresh;
+  int64_t stride;
+
+  __device__ Entries(const Step& step, const Part& part, const uint8_t* cached, const float* given)
+      : old(reinterpret_cast<const E*>(cached) + step.cache.row(part.b, part.g, 0)),
+        fresh(given + step.fresh(part.b) + part.g * step.cache.D),
+        stride(step.cache.G * step.cache.D) {}
+  template <typename R>
+  __device__ void load(const Part& part, int e, int D, float (&to)[R::kCount]) const {
+    if (e == part.held) R::load_rounded(fresh, D, to);
+    else R::load(old + e * stride, D, to);
   }
-  // Entry e of the cache's keys or values, or the new one.
-  template <typename R, typename E>
-  __device__ void load(const Step& step, int64_t e, const uint8_t* old, const float* fresh, float (&to)[R::kCount]) const {
-    if (e == held) R::load_rounded(fresh + step.fresh(b) + g * step.cache.D, step.cache.D, to);
-    else R::load(reinterpret_cast<const E*>(old) + step.cache.row(b, g, e), step.cache.D, to);
+  __device__ float number(const Part& part, int e, int column) const {
+    return e == part.held ? widened(stored<E>(fresh[column])) : widened(old[e * stride + column]);
   }
 };
 
@@ -63,24 +76,22 @@ __device__ void score_entries(const Step& step, const Part& part, const float (&
   using E = typename Rows::Number;
   constexpr int kUnits = kCacheThreads / R::kLanes;
   const int unit = static_cast<int>(threadIdx.x) / R::kLanes, D = step.cache.D;
-  for (int64_t base = part.begin; base < part.end; base += kUnits * kFlight<R, kHeads>) {
+  const Entries<E> entries(step, part, step.cache.keys, step.k);
+  for (int base = part.begin; base < part.end; base += kUnits * kFlight<R, kHeads>) {
     float key[kFlight<R, kHeads>][R::kCount] = {};
     bool sees[kFlight<R, kHeads>];
 #pragma unroll
     for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-      const int64_t e = base + i * kUnits + unit;
+      const int e = base + i * kUnits + unit;
       sees[i] = part.sees(step, e);
-      if (sees[i]) part.load<R, E>(step, e, step.cache.keys, step.k, key[i]);
+      if (sees[i]) entries.template load<R>(part, e, D, key[i]);
     }
     if (step.table) {
 #pragma unroll
       for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-        const int64_t e = base + i * kUnits + unit;
+        const int e = base + i * kUnits + unit;
         if (!sees[i]) continue;
-        rotate<R>(key[i], D, part.turn(step, e), step.neighbours, [&](int c) {
-          if (e == part.held) return widened(stored<E>(step.k[step.fresh(part.b) + part.g * D + c]));
-          return widened(reinterpret_cast<const E*>(step.cache.keys)[step.cache.row(part.b, part.g, e) + c]);
-        });
+        rotate<R>(key[i], D, part.turn(step, e), step.neighbours, [&](int c) { return entries.number(part, e, c); });
       }
     }
 #pragma unroll
@@ -101,7 +112,7 @@ __device__ void score_entries(const Step& step, const Part& part, const float (&
       for (int i = 0; i < kFlight<R, kHeads>; ++i) {
 #pragma unroll
         for (int lanes = R::kLanes / 2; lanes; lanes /= 2) sum[i] += __shfl_xor_sync(kAllLanes, sum[i], lanes);
-        const int64_t e = base + i * kUnits + unit;
+        const int e = base + i * kUnits + unit;
         if (R::lane() == 0 && e < part.end) score[e - part.begin][h] = sees[i] ? sum[i] * step.scale : kNoScore;
       }
     }
@@ -111,7 +122,7 @@ __device__ void score_entries(const Step& step, const Part& part, const float (&
 // Scores become weights relative to the chunk's largest.
 template <int kHeads>
 __device__ void weigh_entries(const Step& step, const Part& part, int64_t chunk, float (&score)[kChunkEntries][kHeads]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, count = static_cast<int>(part.end - part.begin);
+  const int lane = static_cast<int>(threadIdx.x) % 32, count = part.end - part.begin;
   for (int h = static_cast<int>(threadIdx.x) / 32; h < part.heads; h += kCacheWarps) {
     const int64_t head = part.b * step.H + part.first + h;
     float m = kNoScore, u = 0;
@@ -131,22 +142,23 @@ __device__ void weigh_entries(const Step& step, const Part& part, int64_t chunk,
 
 template <typename Rows, int kHeads>
 __device__ void add_values(const Step& step, const Part& part, int64_t chunk, const float (&weight)[kChunkEntries][kHeads],
-                           float (&room)[2][kCacheWarps][Rows::Value::kColumns]) {
-  using R = typename Rows::Value;
+                           float (&room)[2][kCacheWarps][Rows::Key::kColumns]) {
+  using R = typename Rows::template Value<kHeads>;
   constexpr int kUnits = kCacheThreads / R::kLanes, kPack = kHeads < 4 ? kHeads : 4;
   const int unit = static_cast<int>(threadIdx.x) / R::kLanes, D = step.cache.D;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const Entries<typename Rows::Number> entries(step, part, step.cache.values, step.v);
   float sum[kHeads][R::kCount] = {};
-  for (int64_t base = part.begin; base < part.end; base += kUnits * kFlight<R, kHeads>) {
+  for (int base = part.begin; base < part.end; base += kUnits * kFlight<R, kHeads>) {
     float value[kFlight<R, kHeads>][R::kCount] = {};
 #pragma unroll
     for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-      const int64_t e = base + i * kUnits + unit;
-      if (part.sees(step, e)) part.load<R, typename Rows::Number>(step, e, step.cache.values, step.v, value[i]);
+      const int e = base + i * kUnits + unit;
+      if (part.sees(step, e)) entries.template load<R>(part, e, D, value[i]);
     }
 #pragma unroll
     for (int i = 0; i < kFlight<R, kHeads>; ++i) {
-      const int64_t e = base + i * kUnits + unit;
+      const int e = base + i * kUnits + unit;
       if (e >= part.end) continue;
 #pragma unroll
       for (int h = 0; h < kHeads; h += kPack) {
@@ -205,11 +217,17 @@ __device__ inline void join_chunks(const Step& step, int64_t b, int64_t g, int64
   }
   if (step.rules.rule != kEvictLeastAttended && !step.received) return;
   float* received = step.groups + (b * step.cache.G + g) * (S + 1);
-  for (int64_t e = threadIdx.x; e < entries; e += kCacheThreads) {
-    const int64_t c = e / step.chunk;
-    float sum = 0;
-    for (int64_t h = first; h < first + share; ++h) sum += step.m[h * step.chunks + c] * step.weights[h * (S + 1) + e];
-    received[e] = sum;
+  for (int64_t base = threadIdx.x; base < entries; base += kAtOnce * kCacheThreads) {
+    float sum[kAtOnce] = {};
+    for (int64_t h = first; h < first + share; ++h)
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int64_t e = base + i * kCacheThreads;
+        if (e < entries) sum[i] += step.m[h * step.chunks + e / step.chunk] * step.weights[h * (S + 1) + e];
+      }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (base + i * kCacheThreads < entries) received[base + i * kCacheThreads] = sum[i];
   }
 }
 

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kCacheThreads = 256;
 constexpr int kCacheWarps = kCacheThreads / 32;
+constexpr int kAtOnce = 4;  // entries a thread asks for before it needs the first, where one block has all that there are
 
 // What a cache is made of, and where one sequence's part of it lies.
 struct Cache {
@@ -107,17 +108,28 @@ __device__ void settle(const Cache& cache, const Rules& rules, int64_t b, int64_
   const int64_t at = cache.chosen(b, p);
   const bool full = held == cache.S, scored = rules.rule == kEvictLeastAttended;
   Candidate mine{0, 0, -1};
-  for (int64_t e = threadIdx.x; e <= cache.S; e += kCacheThreads) {
-    const bool is_new = e == cache.S;  // its number is `held`, but it comes last in `received`
-    const float r = (!is_new && e >= held) || !(scored || received) ? 0.0f : probability(is_new ? held : e);
-    if (received) received[e] = r;
-    if (is_new) fresh[0] = scored ? r : 0.0f;
-    if (!is_new && e >= held) continue;
-    const float score = is_new || !scored ? r : rules.keep * cache.scores[at + e] + r;
-    if (scored && !is_new) cache.scores[at + e] = score;
-    const int64_t from = is_new ? position : cache.positions[at + e];
-    if (may_go(from, position, rules.sinks, rules.recent))
-      mine = lower(mine, {scored ? score : 0.0f, static_cast<int>(from), static_cast<int>(e)});
+  for (int64_t base = threadIdx.x; base <= cache.S; base += kAtOnce * kCacheThreads) {
+    float r[kAtOnce] = {}, score[kAtOnce] = {};
+    int from[kAtOnce] = {};
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t e = base + i * kCacheThreads;  // the new entry, whose number is `held`, comes last here: at S
+      if (e > cache.S || (e >= held && e != cache.S)) continue;
+      if (scored || received) r[i] = probability(e == cache.S ? held : e);
+      from[i] = e == cache.S ? static_cast<int>(position) : cache.positions[at + e];
+      if (scored && e != cache.S) score[i] = cache.scores[at + e];
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t e = base + i * kCacheThreads;
+      if (e > cache.S) continue;
+      if (received) received[e] = r[i];
+      if (e >= held && e != cache.S) continue;
+      if (e == cache.S) score[i] = r[i], fresh[0] = scored ? r[i] : 0.0f;
+      else if (scored) cache.scores[at + e] = score[i] = rules.keep * score[i] + r[i];
+      if (may_go(from[i], position, rules.sinks, rules.recent))
+        mine = lower(mine, {scored ? score[i] : 0.0f, from[i], static_cast<int>(e)});
+    }
   }
   const Candidate victim = lowest(mine);  // a barrier: scores have been written
   if (full && !scored && rules.rule != kEvictOldest) return;

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kCacheThreads, Rows::kBlocks) cache_step(Step 
   using E = typename Rows::Number;
   GPU_SHARED(float, q, [kHeads][Rows::Key::kColumns]);
   GPU_SHARED(float, weight, [kChunkEntries][kHeads]);
-  GPU_SHARED(float, room, [2][kCacheWarps][Rows::Value::kColumns]);
+  GPU_SHARED(float, room, [2][kCacheWarps][Rows::Key::kColumns]);
   const Cache& cache = step.cache;
   const int D = cache.D;
   const int64_t chunk = blockIdx.x % step.chunks, n = blockIdx.x / step.chunks;
@@ -39,11 +39,11 @@ __global__ void __launch_bounds__(kCacheThreads, Rows::kBlocks) cache_step(Step 
   const Part part{b,
                   g,
                   first,
-                  held,
                   position,
-                  begin,
-                  min(entries, begin + step.chunk),
                   static_cast<int>(min(int64_t{kHeads}, (g + 1) * step.share() - first)),
+                  static_cast<int>(held),
+                  static_cast<int>(begin),
+                  static_cast<int>(min(entries, begin + step.chunk)),
                   cache.positions + at,
                   step.table ? cache.ranks + at : nullptr};
   for (int i = static_cast<int>(threadIdx.x); i < kHeads * Rows::Key::kColumns; i += kCacheThreads) {
@@ -153,9 +153,11 @@ void cache_attend(Stream stream, In<float> q, In<float> k, In<float> v, InOut<ui
   step.neighbours = neighbours;
   const bool wide = aligned(k.data, v.data, keys.data, values.data, table.data);
   const auto run = [&](auto rows) {
-    if (H == G) run_steps<decltype(rows), 1>(stream, step, B);
-    else if (H / G <= 4) run_steps<decltype(rows), 4>(stream, step, B);
-    else run_steps<decltype(rows), kMostHeads>(stream, step, B);
+    using R = decltype(rows);
+    if constexpr (!R::kWide) return run_steps<R, 4>(stream, step, B);
+    else if (H == G) run_steps<R, 1>(stream, step, B);
+    else if (H / G <= 4) run_steps<R, 4>(stream, step, B);
+    else run_steps<R, kMostHeads>(stream, step, B);
   };
   if (kind == 0) with_rows<float>(D, wide, run);
   else with_rows<Half>(D, wide, run);

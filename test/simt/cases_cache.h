@@ -125,6 +125,84 @@ inline void cache_case(const CacheSizes& sizes, const CacheOptions& options = {}
   }
 }
 
+// Scores that are not numbers: whatever goes, no entry is lost or doubled and nothing is touched outside.
+inline void cache_nan_case(int64_t P) {
+  const std::string name = "cacheAttend of NaN, P" + std::to_string(P);
+  if (!wanted(name)) return;
+  const int64_t H = 4, G = 2, D = 16, S = 9, T = 30;
+  Random random(5);
+  Floats q = random.normals(T * H * D);
+  for (int64_t i = 12 * H * D; i < T * H * D; i += 3) q[size_t(i)] = NAN;
+  const Tensor tq(q), tk(random.normals(T * G * D)), tv(random.normals(T * G * D)), o(q.size()), scores(size_t(P * S));
+  const Memory<uint8_t> keys(size_t(S * G * D * 4)), values(size_t(S * G * D * 4));
+  const Ints positions(size_t(P * S)), seen(std::vector<int32_t>{0});
+  call(name, "cacheAttend",
+       {tq,        tk,        tv,        keys,      values,    positions, scores, nullptr, nullptr, seen, nullptr, o, nullptr, 1,
+        double(T), double(H), double(G), double(D), double(S), double(P), 2,      2,       3,       1,    1e9,     0, false});
+  const auto got = positions.read(name);
+  for (int64_t p = 0; p < P; ++p) {
+    std::vector<int32_t> held(got.begin() + p * S, got.begin() + (p + 1) * S);
+    std::sort(held.begin(), held.end());
+    const bool distinct = std::adjacent_find(held.begin(), held.end()) == held.end();
+    report(distinct && held[0] == 0 && held[1] == 1 && held[size_t(S) - 3] == T - 3 && held.back() == T - 1, name,
+           "sinks and recent entries are not all there");
+  }
+  const Floats row = o.read(name);
+  report(std::isnan(row.back()) && !std::isnan(row[size_t(12 * H * D) - 1]), name,
+         "reaches tokens before it, or not those after");
+}
+
+// What a caller can get wrong is refused, before anything runs.
+inline void cache_refused_case() {
+  const std::string name = "cacheAttend refused";
+  if (!wanted(name)) return;
+  const Tensor q(Floats(32, 1.f)), k(Floats(16, 1.f)), o(32), scores(8), table(80), received(9);
+  const Memory<uint8_t> keys(512), values(512);
+  const Ints positions(8), ranks(8), seen(std::vector<int32_t>{0});
+  struct Wrong {
+    double T = 1, H = 4, G = 2, D = 8, S = 8, P = 1, rule = 2, sinks = 0, recent = 0, reach = 9, kind = 0;
+    bool ranked = false, turned = false, receives = false;
+  };
+  const auto refused = [&](const Wrong& w, int status = OPLUS_BAD_SHAPE) {
+    call(name, "cacheAttend",
+         {q,
+          k,
+          k,
+          keys,
+          values,
+          positions,
+          scores,
+          Argument(w.ranked ? &ranks : nullptr),
+          Argument(w.turned ? &table : nullptr),
+          seen,
+          nullptr,
+          o,
+          Argument(w.receives ? &received : nullptr),
+          1,
+          w.T,
+          w.H,
+          w.G,
+          w.D,
+          w.S,
+          w.P,
+          w.rule,
+          w.sinks,
+          w.recent,
+          1,
+          w.reach,
+          w.kind,
+          false},
+         status);
+  };
+  refused({}, OPLUS_OK);
+  refused({.T = 2}), refused({.H = 3}), refused({.D = 16}), refused({.S = 9}), refused({.S = 0}), refused({.P = 2}),
+      refused({.P = 3});
+  refused({.rule = 4}), refused({.rule = -1}), refused({.sinks = 4, .recent = 5}), refused({.sinks = -1}), refused({.reach = 0});
+  refused({.kind = 2}), refused({.T = 0, .receives = true}), refused({.T = 0, .rule = 3}), refused({.ranked = true});
+  refused({.turned = true}), refused({.H = 2, .G = 2, .D = 7, .ranked = true, .turned = true}), refused({.D = 512});
+  report(true, name);
+}
+
 inline void cache_cases() {
   // Every way that rows lie in a unit, for one head a group, a few and many.
   for (int kind : {0, 1})
@@ -163,8 +241,10 @@ inline void cache_cases() {
   cache_case({3, 4, 2, 64, 14, 12},
              {.rule = 2, .T = 5, .kind = 1, .sinks = 1, .recent = 2, .rotation = kByHalves, .ragged = true});
   cache_case({3, 4, 2, 64, 14, 40}, {.rule = 3, .P = 2, .ragged = true});
+  cache_case({2, 4, 4, 16, 270, 56}, {.T = 5, .kind = 1, .recent = 1});
   // Scores of ±80, where all that there is goes to one entry; and entries that all got the same, so that the oldest goes.
   cache_case({1, 4, 2, 64, 20, 40}, {.spread = 80}), cache_case({1, 2, 1, 8, 70, 90}, {.rule = 1, .kind = 1, .spread = 80});
   cache_case({1, 4, 2, 20, 16, 40}, {.keep = 0, .alike = 24}),
       cache_case({2, 4, 2, 64, 40, 60}, {.P = 2, .keep = 0, .alike = 50});
+  cache_nan_case(1), cache_nan_case(2), cache_refused_case();
 }
