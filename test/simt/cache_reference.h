@@ -14,7 +14,7 @@ struct CacheOptions {
   int64_t T = 1, P = 1;
   int kind = 0;
   int64_t sinks = 0, recent = 0;
-  float keep = 1;
+  float keep = 0;
   int64_t reach = INT32_MAX;
   Rotation rotation = kPlain;
   bool ragged = false;
@@ -46,6 +46,7 @@ struct CacheState {
   Floats keys, values;  // as kept, not rotated where there is a table
   std::vector<int32_t> positions, ranks;
   std::vector<T> scores, o, received;
+  int64_t evicted = 0;
   explicit CacheState(const CacheCase& c)
       : keys(size_t(c.B * c.S * c.G * c.D)),
         values(keys.size()),
@@ -138,7 +139,8 @@ void cache_token(const CacheCase& c, CacheState<T>& s, int64_t b, int64_t t, int
     if (decide) {
       int64_t victim = -1;
       const auto from = [&](int64_t e) { return e < c.S ? int64_t(s.positions[at + size_t(e)]) : position; };
-      const auto score = [&](int64_t e) { return c.rule == 1 ? T(0) : e < c.S ? s.scores[at + size_t(e)] : r[held]; };
+      // As f32: what is below its range is a tie at 0.
+      const auto score = [&](int64_t e) { return c.rule == 1 ? 0 : float(e < c.S ? s.scores[at + size_t(e)] : r[held]); };
       for (int64_t e = 0; e <= c.S; ++e) {
         if (from(e) < c.sinks || from(e) > position - c.recent) continue;
         if (victim < 0 || score(e) < score(victim) || (score(e) == score(victim) && from(e) < from(victim))) victim = e;
@@ -151,6 +153,8 @@ void cache_token(const CacheCase& c, CacheState<T>& s, int64_t b, int64_t t, int
       }
       victims[size_t(p)] = c.rule == 0 ? c.S : victim;
     }
-    if (victims[size_t(p)] < c.S) cache_store(c, s, b, p, victims[size_t(p)], t, k, v, position, c.rule == 1 ? T(0) : r[held]);
+    if (victims[size_t(p)] == c.S) continue;
+    ++s.evicted;
+    cache_store(c, s, b, p, victims[size_t(p)], t, k, v, position, c.rule == 1 ? T(0) : r[held]);
   }
 }
