@@ -195,36 +195,41 @@ __device__ void add_values(const Step& step, const Part& part, int64_t chunk, co
 }
 
 // The chunks of all heads of a group, by the last block of the group.
-__device__ inline void join_chunks(const Step& step, int64_t b, int64_t g, int64_t entries) {
-  const int64_t share = step.share(), first = b * step.H + g * share, S = step.cache.S, D = step.cache.D;
-  const int64_t chunks = (entries + step.chunk - 1) / step.chunk;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int64_t h = first + threadIdx.x / 32; h < first + share; h += kCacheWarps) {
-    float *m = step.m + h * step.chunks, *u = step.u + h * step.chunks;
+__device__ inline void join_chunks(const Step& step, int64_t b, int64_t g, int entries) {
+  const int share = static_cast<int>(step.share()), D = step.cache.D, chunk = static_cast<int>(step.chunk);
+  const int lane = static_cast<int>(threadIdx.x) % 32, count = (entries + chunk - 1) / chunk;
+  const int64_t first = b * step.H + g * share, S = step.cache.S;
+  float* const factors = step.m + first * step.chunks;
+  for (int h = static_cast<int>(threadIdx.x) / 32; h < share; h += kCacheWarps) {
+    float *m = factors + h * step.chunks, *u = step.u + (first + h) * step.chunks;
     Prefix total = nothing();
-    for (int64_t c = lane; c < chunks; c += 32) total = join(total, Prefix{m[c], u[c]});
+    for (int c = lane; c < count; c += 32) total = join(total, Prefix{m[c], u[c]});
 #pragma unroll
     for (int lanes = 16; lanes; lanes /= 2)
       total = join(total, Prefix{__shfl_xor_sync(kAllLanes, total.m, lanes), __shfl_xor_sync(kAllLanes, total.u, lanes)});
-    for (int64_t c = lane; c < chunks; c += 32) m[c] = expf(m[c] - total.m) / total.u;
+    for (int c = lane; c < count; c += 32) m[c] = expf(m[c] - total.m) / total.u;
   }
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < share * D; i += kCacheThreads) {
-    const int64_t h = first + i / D, d = i % D;
+  for (int i = static_cast<int>(threadIdx.x); i < share * D; i += kCacheThreads) {
+    const int h = i / D;
+    const float *factor = factors + h * step.chunks, *w = step.w + (first + h) * step.chunks * D + i % D;
     float sum = 0;
-    for (int64_t c = 0; c < chunks; ++c) sum += step.m[h * step.chunks + c] * step.w[(h * step.chunks + c) * D + d];
+#pragma unroll 4
+    for (int c = 0; c < count; ++c) sum += factor[c] * w[static_cast<int64_t>(c) * D];
     step.o[((b * step.T + step.t) * step.H + g * share) * D + i] = sum;
   }
   if (step.rules.rule != kEvictLeastAttended && !step.received) return;
   float* received = step.groups + (b * step.cache.G + g) * (S + 1);
-  for (int64_t base = threadIdx.x; base < entries; base += kAtOnce * kCacheThreads) {
+  for (int base = static_cast<int>(threadIdx.x); base < entries; base += kAtOnce * kCacheThreads) {
     float sum[kAtOnce] = {};
-    for (int64_t h = first; h < first + share; ++h)
+    for (int h = 0; h < share; ++h) {
+      const float *factor = factors + h * step.chunks, *weight = step.weights + (first + h) * (S + 1);
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        const int64_t e = base + i * kCacheThreads;
-        if (e < entries) sum[i] += step.m[h * step.chunks + e / step.chunk] * step.weights[h * (S + 1) + e];
+        const int e = base + i * kCacheThreads;
+        if (e < entries) sum[i] += factor[e / chunk] * weight[e];
       }
+    }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i)
       if (base + i * kCacheThreads < entries) received[base + i * kCacheThreads] = sum[i];

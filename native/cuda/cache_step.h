@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kCacheThreads = 256;
 constexpr int kCacheWarps = kCacheThreads / 32;
+constexpr int64_t kMostSlots = 1 << 30;  // entries are counted in 32 bits, a few blocks of threads past the last
 constexpr int kAtOnce = 4;  // entries a thread asks for before it needs the first, where one block has all that there are
 
 // What a cache is made of, and where one sequence's part of it lies.
@@ -106,29 +107,29 @@ __device__ void settle(const Cache& cache, const Rules& rules, int64_t b, int64_
                        const float* k, const float* v, float* received, Probability&& probability) {
   GPU_SHARED(float, fresh, [1]);
   const int64_t at = cache.chosen(b, p);
-  const bool full = held == cache.S, scored = rules.rule == kEvictLeastAttended;
+  const int S = static_cast<int>(cache.S);
+  const bool full = held == S, scored = rules.rule == kEvictLeastAttended;
   Candidate mine{0, 0, -1};
-  for (int64_t base = threadIdx.x; base <= cache.S; base += kAtOnce * kCacheThreads) {
+  for (int base = static_cast<int>(threadIdx.x); base <= S; base += kAtOnce * kCacheThreads) {
     float r[kAtOnce] = {}, score[kAtOnce] = {};
     int from[kAtOnce] = {};
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const int64_t e = base + i * kCacheThreads;  // the new entry, whose number is `held`, comes last here: at S
-      if (e > cache.S || (e >= held && e != cache.S)) continue;
-      if (scored || received) r[i] = probability(e == cache.S ? held : e);
-      from[i] = e == cache.S ? static_cast<int>(position) : cache.positions[at + e];
-      if (scored && e != cache.S) score[i] = cache.scores[at + e];
+      const int e = base + i * kCacheThreads;  // the new entry, whose number is `held`, comes last here: at S
+      if (e > S || (e >= held && e != S)) continue;
+      if (scored || received) r[i] = probability(e == S ? static_cast<int>(held) : e);
+      from[i] = e == S ? static_cast<int>(position) : cache.positions[at + e];
+      if (scored && e != S) score[i] = cache.scores[at + e];
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const int64_t e = base + i * kCacheThreads;
-      if (e > cache.S) continue;
+      const int e = base + i * kCacheThreads;
+      if (e > S) continue;
       if (received) received[e] = r[i];
-      if (e >= held && e != cache.S) continue;
-      if (e == cache.S) score[i] = r[i], fresh[0] = scored ? r[i] : 0.0f;
+      if (e >= held && e != S) continue;
+      if (e == S) score[i] = r[i], fresh[0] = scored ? r[i] : 0.0f;
       else if (scored) cache.scores[at + e] = score[i] = rules.keep * score[i] + r[i];
-      if (may_go(from[i], position, rules.sinks, rules.recent))
-        mine = lower(mine, {scored ? score[i] : 0.0f, from[i], static_cast<int>(e)});
+      if (may_go(from[i], position, rules.sinks, rules.recent)) mine = lower(mine, {scored ? score[i] : 0.0f, from[i], e});
     }
   }
   const Candidate victim = lowest(mine);  // a barrier: scores have been written

@@ -68,14 +68,14 @@ __global__ void __launch_bounds__(kCacheThreads, Rows::kBlocks) cache_step(Step 
 
   const int64_t chunks = (entries + step.chunk - 1) / step.chunk;
   if (!block_arrives(step.group_counters + b * cache.G + g, chunks * step.parts)) return;
-  join_chunks(step, b, g, entries);
+  join_chunks(step, b, g, static_cast<int>(entries));
   const int64_t group = cache.first_group(p), end = cache.end_group(p);
   if (!block_arrives(end - group > 1 ? step.counters + b : step.group_counters + b * cache.G + g, end - group)) return;
   // One chooser for all: the mean over all heads. One for each group: the sum over its heads.
   const float factor = cache.P == 1 ? 1 / static_cast<float>(step.H) : 1.0f;
   const float* groups = step.groups + b * cache.G * (cache.S + 1);
   settle<E>(cache, step.rules, b, p, held, position, step.k + step.fresh(b), step.v + step.fresh(b),
-            step.received ? step.received + (b * cache.P + p) * (cache.S + 1) : nullptr, [&](int64_t e) {
+            step.received ? step.received + (b * cache.P + p) * (cache.S + 1) : nullptr, [&](int e) {
               float sum = 0;
               for (int64_t i = group; i < end; ++i) sum += groups[i * (cache.S + 1) + e];
               return sum * factor;
@@ -91,8 +91,9 @@ int64_t number_size(int64_t kind) {
 
 void expect_cache(const Cache& cache, const InOut<uint8_t>& keys, const InOut<uint8_t>& values, const InOut<int32_t>& positions,
                   const InOut<float>& scores, const MaybeInOut<int32_t>& ranks, int64_t B, int64_t kind) {
-  if (cache.S < 1 || cache.S >= INT32_MAX)
-    fail(OPLUS_BAD_SHAPE, "a cache of %lld slots, expected at least 1", static_cast<long long>(cache.S));
+  if (cache.S < 1 || cache.S > kMostSlots)
+    fail(OPLUS_BAD_SHAPE, "a cache of %lld slots, expected 1 to %lld", static_cast<long long>(cache.S),
+         static_cast<long long>(kMostSlots));
   if (cache.P != 1 && cache.P != cache.G)
     fail(OPLUS_BAD_SHAPE, "%lld choosers, expected 1 or one for each of %lld heads", static_cast<long long>(cache.P),
          static_cast<long long>(cache.G));

@@ -81,7 +81,7 @@ block goes on before its threads|cuda/cache_part.h|cache_attend|cacheAttend 1 2 
 group without its last chunk|ops/cache_attend.cu|cache_attend|cacheAttend 1 2 1 64 150|s/chunks \* step\.parts\)/(chunks - (chunks > 1)) * step.parts)/
 parts of a group are not waited for|ops/cache_attend.cu|cache_attend|cacheAttend 1 19|s/chunks \* step\.parts\)/chunks)/
 groups are not waited for|ops/cache_attend.cu|cache_attend|cacheAttend 1 4 2 20|s/, end - group\)\) return/, 1)) return/
-factor of the wrong chunk|cuda/cache_part.h|cache_attend|cacheAttend 1 2 1 64 150|s/chunks \+ e \/ step\.chunk\]/chunks]/
+factor of the wrong chunk|cuda/cache_part.h|cache_attend|cacheAttend 1 2 1 64 150|s/factor\[e \/ chunk\]/factor[0]/
 mean over the groups|ops/cache_attend.cu|cache_attend|cacheAttend 1 4 2 20|s/static_cast<float>\(step\.H\)/static_cast<float>(cache.G)/
 score does not decay|cuda/cache_step.h|cache_attend|cacheAttend 1 4 2 64 12|s/rules\.keep \* score\[i\]/score[i]/
 lowest without its barrier|cuda/cache_step.h|cache_attend|cacheAttend 1 4 2 20 11|/room\[threadIdx\.x \/ 32\] = mine/,/Candidate best/ s/__syncthreads\(\);//
