@@ -19,6 +19,7 @@ export type MaybeOut = Buffer | null;
 /** Elements are float unless the name says otherwise. */
 export type InInt = Buffer;
 export type MaybeInInt = Buffer | null;
+export type OutInt = Buffer;
 export type InOutInt = Buffer;
 export type MaybeInOutInt = Buffer | null;
 /** Bytes whose meaning another argument says. */
@@ -177,6 +178,8 @@ export interface Operations {
 	embedStored(ids: InInt, w: InBytes, y: Out, kind: int, N: int, V: int, C: int): void;
 	/** y[N, F] = x[N, C] · w[F, C]ᵀ + b[F], sums in f32. */
 	linearStored(x: In, w: InBytes, b: MaybeIn, y: Out, kind: int, N: int, C: int, F: int): void;
+	/** found[1] = the first of n stored weights that is not finite, or whose block's scale is not; −1: all are. */
+	firstFault(w: InBytes, found: OutInt, kind: int, n: int): void;
 	/** y = x · gamma / √(mean x² + epsilon) over the last dimension. x, y [N, C]; gamma [C]. y may be x. */
 	rmsNorm(x: In, gamma: In, y: Out, N: int, C: int, epsilon: float): void;
 	/** y = a · sigmoid(a) · b. y may be a or b. */
@@ -193,7 +196,7 @@ export interface Operations {
 	rope(x: In, table: In, y: Out, n: int, H: int, D: int, neighbours: boolean): void;
 	/**
 	 * Decoder steps over a bounded cache, token after token (algorithms D.1, D.2). q [B, T, H, D]; k, v [B, T, G, D]; keys, values
-	 * [B, S, G, D] (`kind` 0 f32, 1 f16); positions, scores, ranks [B, P, S]; table [S + 1, D / 2, 2]; seen, lengths [B]; o [B, T, H, D];
+	 * [B, G, S, D] (`kind` 0 f32, 1 f16); positions, scores, ranks [B, P, S]; table [S + 1, D / 2, 2]; seen, lengths [B]; o [B, T, H, D];
 	 * received [B, P, S + 1]. Token t < lengths[b] of sequence b has position p = seen[b] + t and finds held = min(p, S) slots filled.
 	 * 1. It attends, scaled by 1/√D, to every held entry whose position is above p − reach, and to itself. With a table, keys lie
 	 *    unturned in the cache: that of a slot is turned by row ranks[slot], the query and the new key by row `held`.
@@ -234,6 +237,25 @@ export interface Operations {
 		neighbours: boolean,
 	): void;
 	/**
+	 * received [B, P, capacity]: to each of the first S += what key j receives from the queries from t = `first` on, causally, as
+	 * e^(q·k / √D − L) with q, k, L as `attend` has them: P = 1: the mean over all heads, P = G: the sum over the group's.
+	 */
+	cacheReceived(
+		q: In,
+		k: In,
+		L: In,
+		received: InOut,
+		B: int,
+		T: int,
+		S: int,
+		H: int,
+		G: int,
+		D: int,
+		capacity: int,
+		first: int,
+		P: int,
+	): void;
+	/**
 	 * What rule 3 left to its caller: k, v [B, G, D] of position seen[b] overwrite slot slots[b, p] (S: they are dropped themselves),
 	 * with score fresh[b, p].
 	 */
@@ -261,6 +283,8 @@ export interface Operations {
 	meanSquaredError(x: In, y: In, loss: Out, n: int): void;
 	/** dx = g[0] · 2 (x − y) / n */
 	meanSquaredErrorBackward(x: In, y: In, g: In, dx: Out, n: int): void;
+	/** loss[n] = ln Σ_v e^logits[n, v] − logits[n, targets[n]]; logits [N, V]. */
+	crossEntropy(logits: In, targets: InInt, loss: Out, N: int, V: int): void;
 	/** total[1] += Σ x² */
 	sumSquares(x: In, total: InOut, n: int): void;
 	/**

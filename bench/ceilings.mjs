@@ -19,6 +19,21 @@ export function copy(bytes) {
 	};
 }
 
+/** A read of `bytes`: numbers that are squared and summed up. Of more than 1 GB that much is read; scale its time to what it stands for. */
+export function read(bytes) {
+	const n = Math.ceil(Math.min(bytes, 2 ** 30) / 4);
+	const from = buffer(n);
+	const total = buffer(1);
+	const once = timed(() => binding.sumSquares(from, total, n));
+	return {
+		run: async () => (await once()) * (bytes / (4 * n)),
+		dispose() {
+			binding.dispose(from);
+			binding.dispose(total);
+		},
+	};
+}
+
 /** A square product of about `operations` operations (a multiply-add is two), at most 1536³. Scale its time to what it stands for. */
 export function product(operations) {
 	const n = Math.min(1536, Math.max(64, Math.round(Math.cbrt(operations / 2) / 64) * 64));

@@ -54,8 +54,52 @@ async function growthOf(curves) {
 	};
 }
 
+const only = (values) => [...new Set(values)];
+
+/** Decoders: the figures, and for the largest number of threads how throughput grows as states become fewer. */
+async function decodersOf(lines) {
+	const { head, rows } = tableOf(lines);
+	const figures = {
+		heading: 'Decoding a LLaMA',
+		text: [
+			'Weights are random and the same for all. Times are of a step, which brings every sequence on by one token. What must move is all weights and ' +
+				'the states of all sequences, once. node-llama-cpp is called without sampling; pinned: its threads on cores of their own.',
+		],
+		table: {
+			head: [head[0], 'tokens/s', ...head.slice(1)],
+			rows: rows.map(([work, ...rest], i) => [work, metric(lines[i].tokensPerSecond), ...rest]),
+		},
+		charts: [],
+	};
+	const threads = Math.max(...lines.map((line) => line.threads));
+	const bounded = lines.filter((line) => line.name === 'decode, bounded' && line.threads === threads && line.sizes.cache === 'f16');
+	for (const batch of only(bounded.map(({ sizes }) => sizes.batch))) {
+		const of = (policy) => bounded.filter(({ sizes }) => sizes.batch === batch && sizes.policy === policy);
+		const curve = (name, policy, value) => ({
+			name,
+			points: of(policy).map((line) => [line.sizes.S, value(line)]),
+			dashed: policy === 'full',
+		});
+		const roof = ({ ceiling, tokens }) => tokens / ceiling.seconds;
+		const curves = only(bounded.map(({ sizes }) => sizes.policy)).map((policy) => curve(policy, policy, (line) => line.tokensPerSecond));
+		const title = `Tokens a second against states, batch ${batch}, cache of f16, ${threads} threads`;
+		const axes = { x: { title: 'states', log: true }, y: { title: 'tokens/s', log: true } };
+		figures.charts.push(await lineChart({ title, ...axes, lines: [...curves, { ...curve('a read', 'tova', roof), dashed: true }] }));
+	}
+	const same = lines.filter((line) => line.name.startsWith('decode in the same memory') && line.threads === threads);
+	if (same.length > 0) {
+		const cut = ({ sizes }) => sizes.of / sizes.S;
+		const measured = { name: 'tova', points: same.map((line) => [cut(line), line.peers['every state'].ratio]) };
+		const roof = { name: 'memory roof', points: same.map((line) => [cut(line), cut(line)]), dashed: true };
+		const title = 'Tokens a second in the same memory, against those with every state';
+		const axes = { x: { title: 'states are cut by', log: true }, y: { title: 'times as many tokens', log: true } };
+		figures.charts.push(await lineChart({ title, ...axes, lines: [measured, roof] }));
+	}
+	return figures;
+}
+
 /** @returns the file's name */
-export async function writePage(file, { machine, lines, curves }) {
+export async function writePage(file, { machine, lines, decoders, curves }) {
 	const { cpu, cores, instructions, node, date, commit, command, load, peers } = machine;
 	const sections = [
 		{
@@ -67,6 +111,7 @@ export async function writePage(file, { machine, lines, curves }) {
 			table: tableOf(lines),
 		},
 	];
+	if (decoders.length > 0) sections.push(await decodersOf(decoders));
 	if (curves.length > 0) sections.push(await growthOf(curves));
 	const lead =
 		`${cpu}, ${cores} cores (${instructions}), Node ${node}${peers ? `, PyTorch ${peers.pytorch}` : ''}; ${date}, commit ${commit.slice(0, 12)}, ` +

@@ -3,13 +3,13 @@ import { median, quantile, ratio } from './timing.mjs';
 
 /**
  * @typedef {{ name: string, sizes: Record<string, number>, threads: number, bytes: number, operations: number, times:
- * Record<string, number[]>, ceiling?: string, goals?: Goal[] }} Measured
- * `times` holds `ours`, `again` (the same once more: the noise), the ceiling under its name, and every peer.
+ * Record<string, number[]>, ceiling?: string, goals?: Goal[], tokens?: number }} Measured
+ * `tokens`: of a decoder, that one such time brings on; `times` holds `ours`, `again` (the same once more: the noise), the ceiling under its name, and every peer.
  * @typedef {{ what: string, atLeast?: number, below?: number, found: (line: any) => number | undefined }} Goal
  */
 
 /** @param {Measured} measured */
-export function lineOf({ name, sizes, threads, bytes, operations, times, ceiling, goals = [] }) {
+export function lineOf({ name, sizes, threads, bytes, operations, times, ceiling, goals = [], tokens }) {
 	const { ours, again, ...others } = times;
 	const seconds = median(ours);
 	const line = {
@@ -21,6 +21,7 @@ export function lineOf({ name, sizes, threads, bytes, operations, times, ceiling
 		rounds: ours.length,
 		noise: again ? Math.abs(1 - ratio(again, ours)) : 0,
 	};
+	if (tokens !== undefined) Object.assign(line, { tokens, tokensPerSecond: tokens / seconds });
 	Object.assign(line, { bytes, operations, bytesPerSecond: bytes / seconds, operationsPerSecond: operations / seconds });
 	line.peers = {};
 	for (const [peer, taken] of Object.entries(others)) {
@@ -76,6 +77,7 @@ export function print(line) {
 		`    ${time(line.seconds)} (p99 ${time(line.p99)}, noise ${percent(line.noise)}, ${line.rounds} rounds)` +
 			`  ${metric(line.bytes)}B at ${metric(line.bytesPerSecond)}B/s  ${metric(line.operations)}FLOP at ${metric(line.operationsPerSecond)}FLOP/s`,
 	];
+	if (line.tokens) text.push(`    ${Number(line.tokensPerSecond.toPrecision(3))} tokens/s`);
 	if (line.ceiling) text.push(`    ${percent(line.ceiling.fraction)} of ${line.ceiling.name} (${time(line.ceiling.seconds)})`);
 	const peers = Object.entries(line.peers).map(([name, { seconds, ratio }]) => `${name} ${time(seconds)} = ${ratio.toPrecision(3)} ×`);
 	if (peers.length > 0) text.push(`    ${peers.join(', ')}`);

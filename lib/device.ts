@@ -1,14 +1,20 @@
 import type { MemoryUse } from '../binding.js';
 import { binding } from './binding.js';
 import { ArgumentError } from './errors.js';
+import { blocks, type WeightType } from './io/pretrained.js';
 
 /** `'cuda'` is `'cuda:0'`. */
 export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}`;
 
-/** How numbers are stored. Arithmetic and sums are always f32. */
-export type DType = 'f32' | 'f16' | 'bf16' | 'i32';
+/** How numbers are stored: floats, whole numbers, or blocks of quantised weights. Arithmetic and sums are always f32. */
+export type DType = WeightType | 'i32';
 
-export const bytesOf: Readonly<Record<DType, number>> = { f32: 4, f16: 2, bf16: 2, i32: 4 };
+/** Bytes that `count` numbers take; blocks lie along the last dimension, whose size is a multiple of a block's. */
+export function bytesFor(dtype: DType, count: number): number {
+	if (dtype === 'i32') return 4 * count;
+	const { numbers, bytes } = blocks[dtype];
+	return (count / numbers) * bytes;
+}
 
 export interface DeviceInfo {
 	readonly name: DeviceName;

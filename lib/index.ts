@@ -1,6 +1,28 @@
 export { isRecording, noGrad } from './autograd.js';
+export {
+	type Entries,
+	full,
+	type H2oOptions,
+	h2o,
+	type Policy,
+	type TovaOptions,
+	tova,
+	type WindowOptions,
+	window,
+} from './cache/index.js';
 export { type DeviceInfo, type DeviceName, type DType, devices, type MemoryUse, memory, setThreads, synchronize, trim } from './device.js';
 export { ArgumentError, DeviceError, DisposedError, FormatError, OutOfMemoryError, ShapeError } from './errors.js';
+export {
+	type BatchPiece,
+	type GeneratedText,
+	type GenerateOptions,
+	type Generation,
+	type Piece,
+	type Prompt,
+	type Reason,
+	type SamplerOptions,
+	toStream,
+} from './generate/index.js';
 export { type CsvOptions, readTable, type Table } from './io/csv.js';
 export {
 	Aaren,
@@ -27,11 +49,20 @@ export {
 export { ForecastStream } from './models/forecast_stream.js';
 export { Forecaster, type ForecasterConfig } from './models/forecaster.js';
 export { type ForecastingOptions, type ForecastingProgress, type Trained, trainForecaster } from './models/forecasting.js';
+export { Llama, type LlamaOptions } from './models/llama.js';
 export { type Score, score } from './models/score.js';
+export type { Scored } from './models/score_tokens.js';
 export { partsOf, type Scale, Series, type Split, scaleOf, Windows } from './models/series.js';
+export { Session } from './models/session.js';
+export type { CallOptions, SessionOptions } from './models/session_options.js';
+export { generateTogether } from './models/together.js';
 export * as ops from './ops/index.js';
 export { Random } from './random.js';
 export { persist, type Resource, scope, Tensor, type TensorOptions, tensor } from './tensor.js';
+export { type ChatMessage, type ChatOptions, renderChat } from './text/chat.js';
+export { type OpenTokenizerOptions, openTokenizer } from './text/open_tokenizer.js';
+export type { Tokenizer } from './text/tokenizer.js';
+export { Utf8Stream } from './text/utf8.js';
 export { AdamW, type AdamWOptions } from './train/adamw.js';
 export type { Checkpoint, Keeper, Kept } from './train/checkpoint.js';
 export { evaluate } from './train/evaluate.js';

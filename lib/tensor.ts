@@ -1,7 +1,7 @@
 import type { Buffer } from '../binding.js';
 import type { Node } from './autograd.js';
 import { binding } from './binding.js';
-import { bytesOf, type DeviceName, type DType } from './device.js';
+import { bytesFor, type DeviceName, type DType } from './device.js';
 import { count } from './dims.js';
 import { ArgumentError, DisposedError, ShapeError } from './errors.js';
 
@@ -90,7 +90,16 @@ export class Tensor implements Resource {
 
 	/** Memory with nothing in it yet. */
 	static empty(shape: readonly number[], device: DeviceName = 'cpu', dtype: DType = 'f32', data: ArrayBufferView | null = null): Tensor {
-		const buffer = binding.create(device, count(shape) * bytesOf[dtype], data);
+		const buffer = binding.create(device, bytesFor(dtype, count(shape)), data);
+		return new Tensor(shape, dtype, device, { buffer, users: 0 });
+	}
+
+	/**
+	 * Numbers that lie in a file, from byte `offset` on: on the CPU its own pages, read when they are used and never written; on other
+	 * devices a copy. The file must stay as it is while the tensor is in use.
+	 */
+	static map(shape: readonly number[], device: DeviceName, dtype: DType, path: string, offset: number): Tensor {
+		const buffer = binding.map(device, path, offset, bytesFor(dtype, count(shape)));
 		return new Tensor(shape, dtype, device, { buffer, users: 0 });
 	}
 
@@ -107,7 +116,7 @@ export class Tensor implements Resource {
 	}
 
 	get bytes(): number {
-		return this.disposed ? 0 : this.size * bytesOf[this.dtype];
+		return this.disposed ? 0 : bytesFor(this.dtype, this.size);
 	}
 
 	get disposed(): boolean {
@@ -127,20 +136,21 @@ export class Tensor implements Resource {
 	}
 
 	/**
-	 * The numbers, after everything queued on them has run. f16 and bf16 come back as their bits (Uint16Array).
+	 * The numbers, after everything queued on them has run. f16 and bf16 come back as their bits (Uint16Array), blocks as bytes.
 	 * @throws the error of the queued operation that should have written them
 	 */
 	async read(): Promise<Float32Array> {
 		const bytes = binding.read(this.buffer);
 		const ready = bytes instanceof ArrayBuffer ? bytes : await bytes;
 		if (this.dtype === 'i32') return new Int32Array(ready) as unknown as Float32Array;
-		if (this.dtype !== 'f32') return new Uint16Array(ready) as unknown as Float32Array;
+		if (this.dtype === 'f16' || this.dtype === 'bf16') return new Uint16Array(ready) as unknown as Float32Array;
+		if (this.dtype !== 'f32') return new Uint8Array(ready) as unknown as Float32Array;
 		return new Float32Array(ready);
 	}
 
-	/** Overwrite the numbers. Queued like an operation, so work queued before still sees the old ones. */
-	write(data: Float32Array): void {
-		if (data.length !== this.size) throw new ShapeError(`write: data holds ${data.length} elements, expected ${this.size}`);
+	/** Overwrite the numbers, bit by bit. Queued like an operation, so work queued before still sees the old ones. */
+	write(data: ArrayBufferView): void {
+		if (data.byteLength !== this.bytes) throw new ShapeError(`write: data holds ${data.byteLength} bytes, expected ${this.bytes}`);
 		binding.write(this.buffer, data);
 		this.version++;
 	}

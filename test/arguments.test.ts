@@ -184,6 +184,10 @@ test('sizes of 0', async () => {
 	expect(await numbers(ops.matmul(ops.zeros([1, 0]), ops.zeros([0, 2])))).toEqual([0, 0]);
 	expect(await numbers(ops.sum(ops.zeros([2, 0, 3]), 1))).toEqual([0, 0, 0, 0, 0, 0]);
 	expect(await numbers(ops.add(ops.zeros([0, 3]), ops.zeros([3])))).toEqual([]);
+	expect(await numbers(ops.rmsNorm(ops.zeros([0, 3]), ops.zeros([3])))).toEqual([]);
+	expect(await numbers(ops.swiglu(ops.zeros([0]), ops.zeros([0])))).toEqual([]);
+	expect(await numbers(ops.rope(ops.zeros([0, 2, 4]), ops.zeros([0, 2, 2]), 'halves'))).toEqual([]);
+	expect(await numbers(ops.crossEntropy(ops.zeros([0, 3]), new Int32Array(0)))).toEqual([]);
 	const { o, state } = ops.scan(ops.zeros([1, 0, 2]), ops.zeros([1, 0, 2, 3]));
 	expect([await numbers(o), await numbers(state.m), await numbers(state.u)]).toEqual([[], [-Infinity, -Infinity], [0, 0]]);
 	expect(await numbers(ops.attend(ops.zeros([1, 1, 1, 2]), ops.zeros([1, 0, 1, 2]), ops.zeros([1, 0, 1, 2])))).toEqual([0, 0]);

@@ -35,6 +35,7 @@ const words: Readonly<Record<string, string>> = {
 	MaybeInInt: 'in? i32',
 	Out: 'out f32',
 	OutHalf: 'out u16',
+	OutInt: 'out i32',
 	InOut: 'inout f32',
 	InOutInt: 'inout i32',
 	InOutBytes: 'inout u8',

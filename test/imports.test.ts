@@ -8,6 +8,7 @@ const order = [
 	['index'],
 	['cli'],
 	['models', 'report', 'plot'],
+	['generate'],
 	['train'],
 	['layers'],
 	['cache'],
@@ -16,6 +17,7 @@ const order = [
 	['tensor'],
 	['device'],
 	['binding'],
+	['text'],
 	['io', 'random', 'dims'],
 	['errors'],
 ];

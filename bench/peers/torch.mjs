@@ -1,9 +1,9 @@
 // PyTorch as a peer: a process of its own for each number of threads, asked for one run at a time.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { oplus, root } from '../machine.mjs';
+import { Peer } from './peer.mjs';
 
 /** The first Python that has PyTorch; `OPLUS_PYTHON` names another. */
 function findPython() {
@@ -25,33 +25,9 @@ function environment(threads) {
 	};
 }
 
-export class Torch {
-	#child;
-	#answers;
-
+export class Torch extends Peer {
 	constructor(python, threads) {
-		const script = path.join(root, 'bench', 'peers', 'torch_peers.py');
-		this.#child = spawn(python, [script], { env: environment(threads), stdio: ['pipe', 'pipe', 'inherit'] });
-		this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
-	}
-
-	/** @returns {Promise<any>} the answer to one line */
-	async ask(request) {
-		this.#child.stdin.write(JSON.stringify(request) + '\n');
-		const { value, done } = await this.#answers.next();
-		if (done) throw new Error(`PyTorch ended while it ran ${JSON.stringify(request)}`);
-		const answer = JSON.parse(value);
-		if (answer.error) throw new Error(`PyTorch: ${answer.error}`);
-		return answer;
-	}
-
-	/** A contestant for `inTurns`: one run of `request`, in seconds. */
-	contestant(request) {
-		return async () => (await this.ask(request)).seconds[0];
-	}
-
-	close() {
-		this.#child.stdin.end();
+		super('PyTorch', python, [path.join(root, 'bench', 'peers', 'torch_peers.py')], environment(threads));
 	}
 }
 

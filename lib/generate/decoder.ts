@@ -2,6 +2,8 @@
 export interface Decoder {
 	/** V: tokens that it can follow with. */
 	readonly vocabulary: number;
+	/** Tokens that end a text, beside those of the tokenizer: a model's own files may name others. */
+	readonly eos?: readonly number[] | undefined;
 	/** How many tokens have been fed in all, where the decoder counts them. */
 	readonly position?: number | undefined;
 	/**
@@ -20,6 +22,8 @@ export interface BatchDecoder {
 	readonly batch: number;
 	/** V. */
 	readonly vocabulary: number;
+	/** As `Decoder.eos`. */
+	readonly eos?: readonly number[] | undefined;
 	/** How many tokens have been fed to each sequence in all [B], where the decoder counts them. */
 	readonly positions?: ArrayLike<number> | undefined;
 	/**

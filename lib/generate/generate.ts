@@ -35,6 +35,7 @@ export function generate(decoder: Decoder, tokenizer: Tokenizer, prompt: Prompt,
 	const one: BatchDecoder = {
 		batch: 1,
 		vocabulary: decoder.vocabulary,
+		eos: decoder.eos,
 		get positions() {
 			return decoder.position === undefined ? undefined : [decoder.position];
 		},
@@ -100,7 +101,7 @@ function sequences(decoder: BatchDecoder, tokenizer: Tokenizer, prompts: readonl
 		inVocabulary(name, tokens, vocabulary);
 		if (tokens.length === 0 && before === 0) throw new ArgumentError(`generate: ${name} has no tokens, expected at least one`);
 		const own = { ...options, stopTokens: ends, seed: (options.seed ?? 0) + index };
-		return new Sequence(tokenizer, tokens, before === 0, own, scratch);
+		return new Sequence(tokenizer, tokens, before === 0, own, scratch, [...tokenizer.eos, ...(decoder.eos ?? [])]);
 	});
 }
 

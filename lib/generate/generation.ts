@@ -120,7 +120,7 @@ export class Generation<P = Piece> implements AsyncGenerator<P, void, undefined>
 
 	#fed(count: (b: number) => number): void {
 		for (const [b, sequence] of this.#sequences.entries()) {
-			if (sequence.reason === undefined) sequence.pending = Array.prototype.slice.call(sequence.pending, count(b));
+			sequence.pending = Array.prototype.slice.call(sequence.pending, count(b));
 		}
 	}
 }

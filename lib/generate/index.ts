@@ -1,3 +1,4 @@
+export { type ChatGenerateOptions, chat } from './chat.js';
 export type { BatchDecoder, Decoder } from './decoder.js';
 export { type BatchPiece, type GeneratedText, generate, generateBatch, generateText, type Prompt } from './generate.js';
 export type { Generation } from './generation.js';

@@ -114,7 +114,7 @@ export class Sampler {
 		for (let i = 0; i < n; i++) {
 			const token = tokens ? tokens[i]! : i;
 			const weight = weights[token]!;
-			if (weight === 0) continue;
+			if (weight === 0) continue; // or `chosen` could be one that is banned
 			chosen = token;
 			if ((rest -= weight) < 0) break;
 		}
@@ -201,7 +201,7 @@ export class Sampler {
 		for (let k = 64; ; k *= 8) {
 			const found = this.#selection.highest(scores, Math.min(k, V));
 			const { n, reached } = this.#reach(topP * total, found, weight);
-			if (reached || found < k) return n;
+			if (reached || found === V) return n;
 		}
 	}
 

@@ -3,31 +3,26 @@
  * (Floyd 1964). One pass over V scores, of which almost all are done after one comparison.
  */
 export class Selection {
-	/** What the last call found. Valid up to the number that it returned, and until the next call. */
+	/** What the last call found: as many as it returned, until the next call. */
 	tokens = new Int32Array(64);
 
 	/**
-	 * Find the tokens of the k highest scores, the highest first; of equal scores the lower token first. Scores of −∞ are left out.
+	 * Find the tokens of the k highest scores, the highest first; of equal scores the lower token first.
 	 * @param scores [V], without NaN
-	 * @returns how many there are: k, or fewer where fewer scores are above −∞
+	 * @returns how many there are: k, at most V
 	 */
 	highest(scores: Float64Array, k: number): number {
-		if (this.tokens.length < Math.min(k, scores.length)) this.tokens = new Int32Array(Math.min(scores.length, 2 * k));
+		const n = Math.min(k, scores.length);
+		if (this.tokens.length < n) this.tokens = new Int32Array(Math.min(2 * n, scores.length));
 		const heap = this.tokens;
-		let n = 0;
-		let token = 0;
-		for (; token < scores.length && n < k; token++) {
-			if (scores[token] !== Number.NEGATIVE_INFINITY) heap[n++] = token;
-		}
+		for (let i = 0; i < n; i++) heap[i] = i;
 		for (let i = (n >> 1) - 1; i >= 0; i--) sink(heap, scores, i, n);
-		if (n > 0) {
-			let least = scores[heap[0]!]!;
-			for (; token < scores.length; token++) {
-				if (scores[token]! > least) {
-					heap[0] = token;
-					sink(heap, scores, 0, n);
-					least = scores[heap[0]!]!;
-				}
+		let least = scores[heap[0]!]!;
+		for (let token = n; token < scores.length; token++) {
+			if (scores[token]! > least) {
+				heap[0] = token;
+				sink(heap, scores, 0, n);
+				least = scores[heap[0]!]!;
 			}
 		}
 		for (let end = n - 1; end > 0; end--) {

@@ -30,11 +30,11 @@ export interface GenerateOptions extends SamplerOptions {
 	readonly maxTokens?: number | undefined;
 	/** Text that ends the text, wherever it is cut into tokens. It is not part of the text (see `includeStop`). @default none */
 	readonly stop?: string | readonly string[] | undefined;
-	/** Tokens that end the text as well as those of `tokenizer.eos`, with reason `stop`. @default none */
+	/** Tokens that end the text as well as those of the tokenizer and the model, with reason `stop`. @default none */
 	readonly stopTokens?: Iterable<number> | undefined;
 	/** Whether the stop string, or the text of the stop token, is part of the text. @default false */
 	readonly includeStop?: boolean | undefined;
-	/** Go on after the tokens of `tokenizer.eos`. (To keep them from being chosen at all, ban them with `logitBias`.) @default false */
+	/** Go on after the model's own end. (To keep them from being chosen at all, ban them with `logitBias`.) @default false */
 	readonly ignoreEos?: boolean | undefined;
 	/** Give each piece its `logprob`, of the model's logits as they are: without penalties, filters or temperature. @default false */
 	readonly logprobs?: boolean | undefined;
@@ -66,15 +66,23 @@ export class Sequence {
 	 * @param prompt checked already
 	 * @param first whether nothing stands before the prompt
 	 * @param scratch [V] that sequences may share
+	 * @param eos tokens that end a text
 	 */
-	constructor(tokenizer: Tokenizer, prompt: ArrayLike<number>, first: boolean, options: GenerateOptions, scratch: Float64Array) {
+	constructor(
+		tokenizer: Tokenizer,
+		prompt: ArrayLike<number>,
+		first: boolean,
+		options: GenerateOptions,
+		scratch: Float64Array,
+		eos: readonly number[] = tokenizer.eos,
+	) {
 		this.pending = prompt;
 		this.#tokenizer = tokenizer;
 		this.#options = options;
 		this.#most = options.maxTokens ?? 65_536;
 		this.#sampler = new Sampler(scratch.length, options, scratch);
 		this.#sampler.prompt(prompt);
-		if (!options.ignoreEos) for (const token of tokenizer.eos) this.#ends.set(token, 'eos');
+		if (!options.ignoreEos) for (const token of eos) this.#ends.set(token, 'eos');
 		for (const token of options.stopTokens ?? []) this.#ends.set(token, 'stop');
 		const { stop = [], includeStop } = options;
 		this.#stop = new Stop(typeof stop === 'string' ? [stop] : stop, { include: includeStop });

@@ -72,7 +72,7 @@ export class Stop {
 	#beginning(text: string): number {
 		for (let n = Math.min(text.length, this.#longest - 1); n > 0; n--) {
 			const tail = text.slice(text.length - n);
-			if (this.#strings.some((stop) => stop.length > n && stop.startsWith(tail))) return n;
+			if (this.#strings.some((stop) => stop.startsWith(tail))) return n;
 		}
 		return 0;
 	}

@@ -7,14 +7,17 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 	return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** A value from a file, short enough for a sentence. */
+/** A value from a file, short enough for a sentence however long or deep it is. */
 export function shown(value: unknown): string {
-	const text = typeof value === 'bigint' ? String(value) : (JSON.stringify(value) ?? String(value));
-	return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+	if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}…` : value);
+	if (isObject(value)) return 'an object';
+	if (!Array.isArray(value)) return String(value);
+	if (value.length > 8 || value.some((each) => typeof each === 'object')) return `a list of ${value.length}`;
+	return `[${value.map(shown).join(', ')}]`;
 }
 
-/** Configurations and indices of the largest models take a few megabytes. */
-const longestJson = 64 * 2 ** 20;
+/** An index of a thousand layers takes a little over a megabyte; parsed, hostile JSON takes fifty times its length. */
+const longestJson = 2 * 2 ** 20;
 
 /**
  * The object in a JSON file.

@@ -23,6 +23,11 @@ export { ggufMetadata } from './gguf_header.js';
 /** ggml's numbers of the types that oplus computes with. */
 const types: Readonly<Record<number, WeightType>> = { 0: 'f32', 1: 'f16', 2: 'q4_0', 8: 'q8_0', 12: 'q4_k', 14: 'q6_k', 30: 'bf16' };
 
+/** The names of all of ggml's types, by number from 0: what is refused is refused by name. */
+const typeNames =
+	'F32 F16 Q4_0 Q4_1 Q4_2 Q4_3 Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ2_S IQ4_XS ' +
+	'I8 I16 I32 I64 F64 IQ1_M BF16 Q4_0_4_4 Q4_0_4_8 Q4_0_8_8 TQ1_0 TQ2_0 IQ4_NL_4_4 IQ4_NL_4_8 IQ4_NL_8_8 MXFP4 NVFP4';
+
 /**
  * What Hugging Face calls each architecture, and which numbers of a head turn together: the converter reorders the queries and keys of
  * Llama (and of Mistral, which it calls the same) so that pairs are neighbours, and leaves those of Qwen2 as they are.
@@ -109,7 +114,10 @@ function checkedTensors(path: string, { tensors, alignment, size }: GgufHeader):
 		const type = Object.hasOwn(types, tensor.type) ? types[tensor.type]! : undefined;
 		if (!type) {
 			const known = Object.values(types).map((each) => each.toUpperCase());
-			const refused = new FormatError(path, `\`${tensor.name}\` is ${tensor.typeName}, expected one of ${known.join(', ')}`);
+			const refused = new FormatError(
+				path,
+				`\`${tensor.name}\` is ${typeNames.split(' ')[tensor.type] ?? `type ${tensor.type}`}, expected one of ${known.join(', ')}`,
+			);
 			found.set(tensor.name, () => {
 				throw refused;
 			});

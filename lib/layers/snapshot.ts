@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import os from 'node:os';
 import { FormatError } from '../errors.js';
 
 /** A state as plain numbers. */
@@ -8,6 +9,8 @@ export interface Description {
 	readonly length: number;
 	readonly tensors: { name: string; shape: readonly number[]; data: Float32Array }[];
 	readonly parts: Description[];
+	/** What else belongs to it, as JSON. */
+	readonly about?: Readonly<Record<string, unknown>>;
 }
 
 /**
@@ -29,6 +32,12 @@ const fail = (message: string, offset?: number): never => {
 	throw new FormatError('snapshot', message, offset === undefined ? {} : { offset });
 };
 
+/** The bits of numbers as they are: a state may hold integers under a float's name. */
+function littleEndian(numbers: Float32Array): Buffer {
+	const bytes = Buffer.from(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+	return os.endianness() === 'LE' ? bytes : Buffer.from(bytes).swap32();
+}
+
 const checksum = (bytes: Uint8Array): Buffer => createHash('sha256').update(bytes).digest();
 
 export function encode(state: Description): Uint8Array {
@@ -45,6 +54,7 @@ export function encode(state: Description): Uint8Array {
 			return { name: tensor.name, shape: tensor.shape, offset: at };
 		}),
 		parts: part.parts.map(describe),
+		...(part.about && { about: part.about }),
 	});
 	const header = Buffer.from(JSON.stringify(describe(state)));
 	const out = Buffer.alloc(FIXED + header.length + offset * 4 + CHECKSUM);
@@ -54,7 +64,7 @@ export function encode(state: Description): Uint8Array {
 	header.copy(out, FIXED);
 	let at = FIXED + header.length;
 	for (const numbers of data) {
-		for (const number of numbers) at = out.writeFloatLE(number, at);
+		at += littleEndian(numbers).copy(out, at);
 	}
 	checksum(out.subarray(0, at)).copy(out, at);
 	return new Uint8Array(out.buffer, out.byteOffset, out.length);
@@ -85,7 +95,7 @@ export function decode(blob: Uint8Array): Description {
 }
 
 function read(value: unknown, data: Buffer, depth: number): Description {
-	const { kind, batch, length, tensors, parts } = (value ?? {}) as Record<string, unknown>;
+	const { kind, batch, length, tensors, parts, about } = (value ?? {}) as Record<string, unknown>;
 	if (
 		typeof kind !== 'string' ||
 		!isCount(batch) ||
@@ -109,11 +119,17 @@ function read(value: unknown, data: Buffer, depth: number): Description {
 			if (!Number.isSafeInteger(n) || (offset + n) * 4 > data.length)
 				return fail(`\`${name}\` has shape [${shape}] at ${offset}, past the data`, FIXED);
 			const numbers = new Float32Array(n);
-			for (let i = 0; i < n; i++) numbers[i] = data.readFloatLE((offset + i) * 4);
+			data.copy(Buffer.from(numbers.buffer), 0, offset * 4, (offset + n) * 4);
+			if (os.endianness() !== 'LE') Buffer.from(numbers.buffer).swap32();
 			return { name, shape, data: numbers };
 		}),
 		parts: parts.map((part: unknown) => read(part, data, depth + 1)),
+		...(isObject(about) && { about }),
 	};
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+	return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isCount(value: unknown): value is number {

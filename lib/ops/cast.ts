@@ -13,12 +13,10 @@ const kinds = { f16: 0, bf16: 1 } as const;
  * gradient passes through unchanged, in f32.
  * @param x any shape, f32, f16 or bf16
  */
-export function cast(x: Tensor, dtype: Exclude<DType, 'i32'>): Tensor {
+export function cast(x: Tensor, dtype: 'f32' | 'f16' | 'bf16'): Tensor {
 	if (x.dtype === dtype) return reshape(x, x.shape);
 	const from = x.dtype;
-	if (from === 'i32' || !['f32', 'f16', 'bf16'].includes(dtype)) {
-		throw new ArgumentError(`cast: from ${from} to ${dtype}, expected f32, f16 or bf16`);
-	}
+	if (!isFloat(from) || !isFloat(dtype)) throw new ArgumentError(`cast: from ${from} to ${dtype}, expected f32, f16 or bf16`);
 	if (from !== 'f32' && dtype !== 'f32') {
 		const wide = cast(x, 'f32');
 		const y = cast(wide, dtype);
@@ -30,4 +28,8 @@ export function cast(x: Tensor, dtype: Exclude<DType, 'i32'>): Tensor {
 	else if (from !== 'f32') binding.widen(x.buffer, y.buffer, kinds[from], x.size);
 	record([x], [y], ([g]) => [g]);
 	return y;
+}
+
+function isFloat(dtype: DType): dtype is 'f32' | 'f16' | 'bf16' {
+	return dtype === 'f32' || dtype === 'f16' || dtype === 'bf16';
 }

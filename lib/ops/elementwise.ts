@@ -19,7 +19,7 @@ function repeats(where: string, a: Tensor, b: Tensor): number {
 
 /** Slices and the like move 32-bit elements, whatever they mean. */
 function check32(where: string, x: Tensor): void {
-	if (x.dtype === 'f16' || x.dtype === 'bf16') throw new ArgumentError(`${where}: found ${x.dtype}, expected f32 or i32`);
+	if (x.dtype !== 'f32' && x.dtype !== 'i32') throw new ArgumentError(`${where}: found ${x.dtype}, expected f32 or i32`);
 }
 
 /** Sums the gradient of a repeated operand over its repetitions. */

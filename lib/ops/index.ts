@@ -1,8 +1,10 @@
 /** Operations on tensors, as `ops`. All take and give tensors of one device, and are differentiable where it makes sense. */
 export { type AttendOptions, attend } from './attend.js';
 export { cast } from './cast.js';
+export { crossEntropy } from './cross_entropy.js';
 export { type DropoutOptions, dropout } from './dropout.js';
 export { add, concat, mul, reshape, scale, slice, sum } from './elementwise.js';
+export { embed } from './embed.js';
 export { foldQuery } from './fold_query.js';
 export { gelu } from './gelu.js';
 export { join } from './join.js';
@@ -12,5 +14,8 @@ export { linear } from './linear.js';
 export { meanSquaredError } from './loss.js';
 export { type MatmulOptions, matmul } from './matmul.js';
 export { type AdamwStep, adamw, sumSquares } from './optimizer.js';
+export { type RmsNormOptions, rmsNorm } from './rms_norm.js';
+export { type RotationsOptions, rope, rotations, twoFloats } from './rope.js';
 export { type ScanOptions, type ScanState, scan } from './scan.js';
+export { swiglu } from './swiglu.js';
 export { zeros } from './zeros.js';

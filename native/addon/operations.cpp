@@ -1,5 +1,6 @@
 // Every operation is exported by one function, `call`: it turns JavaScript values into an operation's arguments by the words of
 // its signature, and queues it on the device that its buffers live on.
+#include <algorithm>
 #include <cmath>
 
 #include "core/cpu.h"
@@ -18,6 +19,19 @@ struct Entry {  // one exported operation
 [[noreturn]] void bad_argument(const Entry& entry, size_t index, const char* expected) {
   throw Error("ERR_ARGUMENT",
               std::string(entry.ops[0]->name) + ": argument " + std::to_string(index + 1) + " is not " + expected);
+}
+
+// Results may share memory with operands, where an operation says so; but not with whole numbers or bytes, which are checked
+// before anything is written and looked at again afterwards.
+void refuse_shared(const Entry& entry, const Call& call) {
+  for (int i = 0; i < call.count; ++i) {
+    if (!call.buffers[i] || !entry.arguments[static_cast<size_t>(i)].alone) continue;
+    for (int j = 0; j < call.count; ++j)
+      if (j != i && call.buffers[j] == call.buffers[i] && ((call.written >> i | call.written >> j) & 1))
+        throw Error("ERR_ARGUMENT", std::string(entry.ops[0]->name) + ": arguments " + std::to_string(std::min(i, j) + 1) +
+                                        " and " + std::to_string(std::max(i, j) + 1) +
+                                        " share memory, expected memory of their own");
+  }
 }
 
 napi_value call(napi_env env, napi_callback_info info) {
@@ -71,6 +85,7 @@ napi_value call(napi_env env, napi_callback_info info) {
       queued.read |= static_cast<uint32_t>(argument.read) << i;
       queued.written |= static_cast<uint32_t>(argument.written) << i;
     }
+    refuse_shared(entry, queued);
     if (!queue) throw Error("ERR_ARGUMENT", std::string(entry.ops[0]->name) + ": found no buffer to work on");
     queued.op = entry.ops[queue->backend_index];
     if (!queued.op) throw Error("ERR_DEVICE", std::string(entry.ops[0]->name) + ": not available on " + queue->name);

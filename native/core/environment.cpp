@@ -1,5 +1,6 @@
 #include "environment.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 
@@ -15,8 +16,11 @@ std::vector<Argument> arguments_of(const char* signature) {
     const size_t comma = rest.find(", ");
     const std::string_view words = rest.substr(0, comma);
     const auto starts = [&](std::string_view prefix) { return words.substr(0, prefix.size()) == prefix; };
+    const auto ends = [&](std::string_view suffix) {
+      return words.size() >= suffix.size() && words.substr(words.size() - suffix.size()) == suffix;
+    };
     Argument argument{Argument::buffer, starts("in"), starts("out") || starts("inout"),
-                      words.find("? ") != std::string_view::npos};
+                      words.find("? ") != std::string_view::npos, !ends(" f32")};
     if (words == "int") argument.kind = Argument::integer;
     if (words == "float") argument.kind = Argument::real;
     if (words == "bool") argument.kind = Argument::flag;
@@ -99,9 +103,13 @@ void Environment::write(const BufferRef& buffer, const void* data, int64_t bytes
 }
 
 BufferRef Environment::map(std::string_view device, const std::string& path, int64_t offset, int64_t bytes) {
-  std::weak_ptr<const Mapping>& known = files_[path];
-  std::shared_ptr<const Mapping> file = known.lock();
-  if (!file) known = file = Mapping::open(path);
+  std::shared_ptr<const Mapping> file = Mapping::open(path);
+  for (auto at = files_.begin(); at != files_.end();) {
+    const std::shared_ptr<const Mapping> known = at->lock();
+    if (known && known->same_as(*file)) file = known;
+    at = known ? std::next(at) : files_.erase(at);
+  }
+  if (std::none_of(files_.begin(), files_.end(), [&](const auto& each) { return each.lock() == file; })) files_.push_back(file);
   const std::shared_ptr<Queue>& on = queue(device);
   if (on->on_host()) return std::make_shared<Buffer>(on, std::move(file), offset, bytes);
   const char* from = file->at(offset, bytes);

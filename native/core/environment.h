@@ -16,6 +16,7 @@ namespace oplus {
 struct Argument {
   enum Kind { integer, real, flag, buffer } kind;
   bool read, written, optional;
+  bool alone;  // of a buffer that holds no floats: places and the like, which are checked and must not change meanwhile
 };
 std::vector<Argument> arguments_of(const char* signature);
 
@@ -53,8 +54,8 @@ class Environment {
   std::vector<Slot> slots_;
   std::vector<uint32_t> unused_;
   std::unordered_map<std::string, std::shared_ptr<Queue>> queues_;
-  std::unordered_map<std::string, std::weak_ptr<const Mapping>> files_;  // open ones are shared by all their parts
-  std::pair<std::string, std::shared_ptr<Queue>> recent_;                // asked for last: nearly always the next one too
+  std::vector<std::weak_ptr<const Mapping>> files_;        // those in use, each shared by all its parts
+  std::pair<std::string, std::shared_ptr<Queue>> recent_;  // asked for last: nearly always the next one too
   std::vector<std::unique_ptr<void, void (*)(void*)>> kept_;
   bool closed_ = false;
 };

@@ -3,8 +3,8 @@
 #include <cerrno>
 #include <cstring>
 #ifdef _WIN32
+#include <atomic>
 #include <fstream>
-#include <vector>
 #else
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -31,7 +31,8 @@ std::shared_ptr<const Mapping> Mapping::open(const std::string& path) {
   auto data = std::make_unique<char[]>(static_cast<size_t>(size));
   file.seekg(0);
   if (!file.read(data.get(), size)) fail(path, "read");
-  return std::shared_ptr<const Mapping>(new Mapping(path, data.release(), size));
+  static std::atomic<int64_t> opened{0};  // each is taken for another one
+  return std::shared_ptr<const Mapping>(new Mapping(path, data.release(), size, {++opened}));
 }
 Mapping::~Mapping() { delete[] data_; }
 #else
@@ -47,7 +48,14 @@ std::shared_ptr<const Mapping> Mapping::open(const std::string& path) {
   ::close(file);  // the mapping keeps the file
   errno = reason;
   if (!known || data == MAP_FAILED) fail(path, "mapped");
-  return std::shared_ptr<const Mapping>(new Mapping(path, static_cast<const char*>(data), static_cast<int64_t>(size)));
+#ifdef __APPLE__
+  const struct timespec changed = facts.st_mtimespec;
+#else
+  const struct timespec changed = facts.st_mtim;
+#endif
+  const Mapping::Identity identity{static_cast<int64_t>(facts.st_dev), static_cast<int64_t>(facts.st_ino), facts.st_size,
+                                   changed.tv_sec, changed.tv_nsec};
+  return std::shared_ptr<const Mapping>(new Mapping(path, static_cast<const char*>(data), static_cast<int64_t>(size), identity));
 }
 Mapping::~Mapping() {
   if (data_) munmap(const_cast<char*>(data_), static_cast<size_t>(size_));

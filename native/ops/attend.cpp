@@ -17,19 +17,6 @@ namespace {
 constexpr int64_t kFewRows = 20;                      // query rows a head below which packing the keys does not pay
 constexpr int64_t kPackedFloats = int64_t{16} << 20;  // 64 MiB: heads whose packed keys and values are held at a time
 
-// scores ← q · k for the tile's first `count` keys
-OPLUS_INLINE void score(const float* q, const float* keys, int64_t D, int64_t count, float* scores) {
-  for (int64_t p = 0; p < panels(count); ++p) {
-    Vec sums[kBlock][2];
-    multiply<1, kBlock>(q, keys + p * D * kPanel, D, sums);
-#pragma GCC unroll 12
-    for (int i = 0; i < kBlock; ++i) {
-      store(scores + i * kTile + p * kPanel, sums[i][0]);
-      store(scores + i * kTile + p * kPanel + kLanes, sums[i][1]);
-    }
-  }
-}
-
 // One row: scores become 2^(score − m); m and the lanes of u follow; returns what the older sums are multiplied by.
 OPLUS_INLINE float soften(float* p, int64_t seen, int64_t vectors, float* m, float* u) {
   Vec top = splat(*m);

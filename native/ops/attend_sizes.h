@@ -48,6 +48,19 @@ struct QueryRows {
   }
 };
 
+// scores ← q · k for the tile's first `count` keys
+OPLUS_INLINE void score(const float* q, const float* keys, int64_t D, int64_t count, float* scores) {
+  for (int64_t p = 0; p < panels(count); ++p) {
+    Vec sums[kBlock][2];
+    multiply<1, kBlock>(q, keys + p * D * kPanel, D, sums);
+#pragma GCC unroll 12
+    for (int i = 0; i < kBlock; ++i) {
+      store(scores + i * kTile + p * kPanel, sums[i][0]);
+      store(scores + i * kTile + p * kPanel + kLanes, sums[i][1]);
+    }
+  }
+}
+
 static inline void expect_heads(int64_t H, int64_t G, int64_t D) {
   if (G < 1 || H % G)
     fail(OPLUS_BAD_SHAPE, "%lld query heads over %lld key-value heads, expected a multiple", static_cast<long long>(H),

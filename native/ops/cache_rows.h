@@ -79,4 +79,99 @@ OPLUS_INLINE float soften_part(float* p, int64_t count, float* m) {
   return sum(total);
 }
 
+// ---- the queries of a group together, over rows that follow each other without gaps -----------------------------------------
+
+// Lane q · (kLanes / kQueries) + j: query q · key j, for kLanes / kQueries keys.
+template <int kQueries, typename T>
+OPLUS_INLINE Vec dots_of(const float* query, const T* k, int64_t D) {
+  constexpr int kKeys = kLanes / kQueries;
+  Vec sums[kLanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) sums[i] = Vec{};
+  const auto add = [&](int64_t d, int64_t n) __attribute__((always_inline)) {
+    Vec keys[kKeys];
+#pragma GCC unroll 16
+    for (int j = 0; j < kKeys; ++j) keys[j] = n >= kLanes ? load(k + j * D + d) : load_part(k + j * D + d, n);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQueries; ++q) {
+      const Vec x = n >= kLanes ? load(query + q * D + d) : load_part(query + q * D + d, n);
+#pragma GCC unroll 16
+      for (int j = 0; j < kKeys; ++j) sums[q * kKeys + j] += x * keys[j];
+    }
+  };
+  int64_t d = 0;
+  for (; d + kLanes <= D; d += kLanes) add(d, kLanes);
+  if (d < D) add(d, D - d);
+  return sums_of(sums);
+}
+
+template <int kQueries, typename T>
+OPLUS_INLINE void score_queries(const float* query, const T* k, int64_t count, int64_t D, float factor, float* to,
+                                int64_t columns) {
+  constexpr int kKeys = kLanes / kQueries;
+  int64_t j = 0;
+  for (; j + kKeys <= count; j += kKeys) {
+    alignas(64) float scores[kLanes];
+    store(scores, dots_of<kQueries>(query, k + j * D, D) * factor);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQueries; ++q) __builtin_memcpy(to + q * columns + j, scores + q * kKeys, kKeys * sizeof(float));
+  }
+  for (; j < count; ++j)
+    for (int q = 0; q < kQueries; ++q) to[q * columns + j] = dot(query + q * D, k + j * D, D) * factor;
+}
+
+// to[r · columns + j] = factor · query r · key j, for R queries and `count` keys.
+template <typename T>
+static inline void score_rows(const float* query, int64_t R, const T* k, int64_t count, int64_t D, float factor, float* to,
+                              int64_t columns) {
+  int64_t r = 0;
+  for (; r + 4 <= R; r += 4) score_queries<4>(query + r * D, k, count, D, factor, to + r * columns, columns);
+  if (r + 2 <= R) score_queries<2>(query + r * D, k, count, D, factor, to + r * columns, columns), r += 2;
+  if (r < R) score_queries<1>(query + r * D, k, count, D, factor, to + r * columns, columns);
+}
+
+// Numbers [d, d + n) of Σ_j p[q · columns + j] · v_j, for kQueries queries: all sums stay in registers; n ≤ kVectors · kLanes.
+template <int kQueries, int kVectors, typename T>
+OPLUS_INLINE void sum_block(const float* p, int64_t columns, const T* v, int64_t count, int64_t D, int64_t n, float* to,
+                            int64_t stride) {
+  const auto read = [n](const T* row, int i) __attribute__((always_inline)) {
+    return n >= (i + 1) * kLanes ? load(row + i * kLanes) : load_part(row + i * kLanes, n - i * kLanes);
+  };
+  Vec sums[kQueries][kVectors];
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q)
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) sums[q][i] = Vec{};
+  for (int64_t j = 0; j < count; ++j, v += D) {
+    Vec row[kVectors];
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) row[i] = read(v, i);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQueries; ++q)
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) sums[q][i] += p[q * columns + j] * row[i];
+  }
+  for (int q = 0; q < kQueries; ++q)
+    for (int i = 0; i < kVectors; ++i) store_some(to + q * stride + i * kLanes, sums[q][i], at_most(kLanes, n - i * kLanes));
+}
+
+template <int kQueries, typename T>
+OPLUS_INLINE void sum_queries(const float* p, int64_t columns, const T* v, int64_t count, int64_t D, float* to, int64_t stride) {
+  int64_t d = 0;
+  for (; D - d > 3 * kLanes; d += 4 * kLanes)
+    sum_block<kQueries, 4>(p, columns, v + d, count, D, at_most(D - d, 4 * kLanes), to + d, stride);
+  for (; d < D; d += kLanes) sum_block<kQueries, 1>(p, columns, v + d, count, D, at_most(D - d, kLanes), to + d, stride);
+}
+
+// to[r · stride + d] = Σ_j p[r · columns + j] · v_j[d], for R queries and `count` values.
+template <typename T>
+static inline void sum_rows(const float* p, int64_t columns, int64_t R, const T* v, int64_t count, int64_t D, float* to,
+                            int64_t stride) {
+  int64_t r = 0;
+  if constexpr (kLanes == 16)  // 16 sums and 4 values fit into 32 registers
+    for (; r + 4 <= R; r += 4) sum_queries<4>(p + r * columns, columns, v, count, D, to + r * stride, stride);
+  for (; r + 2 <= R; r += 2) sum_queries<2>(p + r * columns, columns, v, count, D, to + r * stride, stride);
+  if (r < R) sum_queries<1>(p + r * columns, columns, v, count, D, to + r * stride, stride);
+}
+
 }  // namespace oplus::OPLUS_TARGET

@@ -20,8 +20,9 @@ OPLUS_INLINE void put_number(Half* to, float x) { to->bits = to_half(x); }
 struct CacheSizes {
   int64_t B, T, H, G, D, S, P;
 
-  // About a megabyte of keys and values a part: long enough to stream, short enough that two threads share 2,000 slots.
-  int64_t keys() const { return at_most(2048, at_least(32, 131072 / at_least(1, G * D) / 16 * 16)); }
+  // Slots of a head that are worked on together: keys and values of about 128 KB each, long enough to stream, and so short that
+  // two threads share 1,000 slots of a single head.
+  int64_t keys() const { return at_most(2048, at_least(32, 32768 / at_least(1, D) / 16 * 16)); }
   int64_t parts() const { return divide_up(S, keys()); }
   int64_t columns() const { return divide_up(S + 1, 16) * 16; }
   double step_cost() const { return 2 * static_cast<double>(S + 1) * static_cast<double>(H) * static_cast<double>(D); }

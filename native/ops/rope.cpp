@@ -31,6 +31,7 @@ void rope(In<float> x, In<float> table, Out<float> y, int64_t n, int64_t H, int6
   expect("x", x, volume(n, H, D));
   expect("table", table, volume(n, D));
   expect("y", y, volume(n, H, D));
+  if (volume(n, H, D) == 0) return;
   const int64_t half = D / 2, step = neighbours ? 2 : 1, other = neighbours ? 1 : half;
   for_rows(n, H * D, [&](int64_t row, int64_t end) {
     for (; row < end; ++row)

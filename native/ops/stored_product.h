@@ -102,15 +102,68 @@ static inline void stored_tiles(const StoredDots<S>& d, int64_t j0, int64_t j1) 
     for (int64_t i = 0; i < d.N; i += kRows) stored_tile<S, kRows, kColumns>(d, i, j, j1);
 }
 
+// Up to four rows of x are bound by memory: rows of w one after the other, so that it is read strictly upwards, which is what
+// prefetchers follow; kChains sums in flight for each row of x, because one would wait for itself.
+template <typename S, int kRows>
+static inline void stored_rows(const StoredDots<S>& d, int64_t j0, int64_t j1) {
+  constexpr int kChains = kRows == 1 ? 4 : 2;
+  constexpr int64_t kStep = S::kHalf || kChains * kLanes > kChunk ? kChains * kLanes : kChunk;
+  for (int64_t j = j0; j < j1; ++j) {
+    const uint8_t* w = d.w + j * d.stride;
+    Vec sums[kRows][kChains];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+      for (int i = 0; i < kChains; ++i) sums[r][i] = Vec{};
+    const auto add = [&](Vec weights, int64_t at, int i, int64_t n) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r)
+        sums[r][i] += (n >= kLanes ? load(d.x + r * d.C + at) : load_part(d.x + r * d.C + at, n)) * weights;
+    };
+    int64_t k = 0;
+    for (; k + kStep <= d.C; k += kStep) {
+      if constexpr (S::kHalf) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kChains; ++i) add(S::at(w, k + i * kLanes), k + i * kLanes, i, kLanes);
+      } else {
+#pragma GCC unroll 2
+        for (int64_t c = 0; c < kStep; c += kChunk) {
+          Vec wide[kChunkVecs];
+          S::chunk(w, (k + c) / kChunk, wide);
+#pragma GCC unroll 8
+          for (int v = 0; v < kChunkVecs; ++v)
+            add(wide[v], k + c + v * kLanes, static_cast<int>(c / kLanes + v) % kChains, kLanes);
+        }
+      }
+    }
+    for (; k < d.C; k += S::kHalf ? kLanes : kChunk) {
+      if constexpr (S::kHalf) {
+        add(part<S>(w, k, d.C - k), k, 0, d.C - k);
+      } else {
+        Vec wide[kChunkVecs];
+        S::chunk(w, k / kChunk, wide);
+#pragma GCC unroll 8
+        for (int v = 0; v < kChunkVecs; ++v) add(wide[v], k + v * kLanes, v % kChains, kLanes);
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      Vec total = sums[r][0];
+      for (int i = 1; i < kChains; ++i) total += sums[r][i];
+      d.y[r * d.F + j] = sum(total) + (d.bias ? d.bias[j] : 0.0f);
+    }
+  }
+}
+
 // Accumulators of a tile: what is left of the registers after weights and one vector of x.
 constexpr int kManyRows = kLanes == 16 ? 8 : 4;
 constexpr int kColumnsOfMany = kLanes == 16 ? 3 : 2;
 
 template <typename S>
 static inline void stored_dots(const StoredDots<S>& d, int64_t j0, int64_t j1) {
-  if (d.N == 1) stored_tiles<S, 1, 4>(d, j0, j1);
-  else if (d.N == 2) stored_tiles<S, 2, 4>(d, j0, j1);
-  else if (d.N <= 4 || kManyRows == 4) stored_tiles<S, 4, kColumnsOfMany>(d, j0, j1);
+  if (d.N == 1) stored_rows<S, 1>(d, j0, j1);
+  else if (d.N == 2) stored_rows<S, 2>(d, j0, j1);
+  else if (d.N == 3) stored_rows<S, 3>(d, j0, j1);
+  else if (d.N == 4) stored_rows<S, 4>(d, j0, j1);
   else stored_tiles<S, kManyRows, kColumnsOfMany>(d, j0, j1);
 }
 

@@ -30,6 +30,16 @@ describe('pieces', () => {
 		expect(generation.pending).toEqual([257]);
 	});
 
+	test('the model may have ends of its own, beside the tokenizer’s', async () => {
+		const decoder = Object.assign(says('hi!'), { eos: [33] });
+		const found = await all(generate(decoder, tokenizer, 'p', { temperature: 0 }));
+		expect(found.at(-1)).toEqual({ token: 33, text: '', position: 4, reason: 'eos' });
+		const on = await all(
+			generate(Object.assign(says('hi!'), { eos: [33] }), tokenizer, 'p', { temperature: 0, ignoreEos: true, maxTokens: 3 }),
+		);
+		expect(on.map(({ text }) => text).join('')).toBe('hi!');
+	});
+
 	test('are those of the sampler, with the probabilities of the model', async () => {
 		const options = { temperature: 0.8, topK: 40, repetitionPenalty: 1.2, seed: 3, ignoreEos: true };
 		const prompt = [256, 7, 7, 9];
@@ -92,6 +102,10 @@ describe('pieces', () => {
 		expect(await text('', 1)).toBe('a a');
 		expect(await text([256, 256], 2)).toBe('a a');
 		expect(await text('p', 2)).toBe(' a a');
+		expect(await text([97, 256, 256, 256], 4)).toBe(' a a');
+		const running = new FakeDecoder(259, scripted([258], 1));
+		await running.next([256]);
+		expect((await generateText(running, words, [], { temperature: 0 })).text).toBe(' a');
 		expect(await text([256, 32], 2)).toBe(' a a'); // the prompt's own space was the one
 	});
 

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { ArgumentError } from '../../lib/errors.js';
 import { logprob, Sampler, type SamplerOptions } from '../../lib/generate/sampler.js';
 import { Random } from '../../lib/random.js';
@@ -207,6 +207,18 @@ describe('drawing', () => {
 		expect(sample([1, 3, 3, 2], { topK: 3, topP: 0.1, minP: 1 })).toBe(1);
 		expect(sample([1, 3, 3, 2], { logitBias: { 1: -0.1 } })).toBe(2);
 		expect(sample([1, 3, 3, 2], { logitBias: new Map([[3, 1.5]]) })).toBe(3);
+	});
+
+	test.each([0, 1 - 2 ** -53])('the extreme random number %d chooses no token that is banned', (extreme) => {
+		const random = new Random(4);
+		const cases = Array.from({ length: 500 }, () => [-Infinity, ...Array.from({ length: 30 }, () => random.normal()), -Infinity]);
+		using _ = vi.spyOn(Random.prototype, 'uniform').mockReturnValue(extreme);
+		for (const logits of cases) {
+			for (const options of [{}, { topK: 32 }, { topK: 31 }, { topP: 0.9999999 }]) {
+				const token = new Sampler(32, options).sample(logits);
+				expect(logits[token], `token ${token}`).toBeGreaterThan(-Infinity);
+			}
+		}
 	});
 
 	test('logits are not written to', () => {

@@ -22,7 +22,7 @@ export function ggufBytes(
 	{ version = 3, alignment = 32 }: { version?: number; alignment?: number } = {},
 ): Buffer {
 	const parts: Uint8Array[] = [Buffer.from('GGUF'), u32(version), u64(tensors.size), u64(Object.keys(metadata).length)];
-	for (const [key, value] of Object.entries(metadata)) parts.push(text(key), ...valueBytes(value));
+	for (const [key, value] of Object.entries(metadata)) parts.push(text(key), valueBytes(value));
 	let offset = 0;
 	for (const [name, { type, shape, data }] of tensors) {
 		const number = typeof type === 'number' ? type : typeNumbers[type];
@@ -54,13 +54,13 @@ function text(value: string): Buffer {
 	return Buffer.concat([u64(bytes.length), bytes]);
 }
 
-function valueBytes(value: GgufValue): Uint8Array[] {
-	if (typeof value === 'string') return [u32(8), text(value)];
-	if (typeof value === 'boolean') return [u32(7), Uint8Array.of(value ? 1 : 0)];
-	if (Array.isArray(value)) return [u32(9), u32(8), u64(value.length), ...value.map(text)];
-	if (value instanceof Int32Array) return [u32(9), u32(5), u64(value.length), new Uint8Array(value.slice().buffer)];
-	if (value instanceof Float32Array) return [u32(9), u32(6), u64(value.length), new Uint8Array(value.slice().buffer)];
-	if ('u32' in value) return [u32(4), u32(value.u32)];
-	if ('u64' in value) return [u32(10), u64(value.u64)];
-	return [u32(6), new Uint8Array(Float32Array.of(value.f32).buffer)];
+function valueBytes(value: GgufValue): Buffer {
+	if (typeof value === 'string') return Buffer.concat([u32(8), text(value)]);
+	if (typeof value === 'boolean') return Buffer.concat([u32(7), Uint8Array.of(value ? 1 : 0)]);
+	if (Array.isArray(value)) return Buffer.concat([u32(9), u32(8), u64(value.length), ...value.map(text)]);
+	if (value instanceof Int32Array) return Buffer.concat([u32(9), u32(5), u64(value.length), new Uint8Array(value.slice().buffer)]);
+	if (value instanceof Float32Array) return Buffer.concat([u32(9), u32(6), u64(value.length), new Uint8Array(value.slice().buffer)]);
+	if ('u32' in value) return Buffer.concat([u32(4), u32(value.u32)]);
+	if ('u64' in value) return Buffer.concat([u32(10), u64(value.u64)]);
+	return Buffer.concat([u32(6), new Uint8Array(Float32Array.of(value.f32).buffer)]);
 }

@@ -57,3 +57,31 @@ export async function folderOf(config: object, tensors: ReadonlyMap<string, Stor
 	await writeSafetensors(path.join(folder, 'model.safetensors'), tensors);
 	return folder;
 }
+
+/** An export of llama2.c with these weights, as its published writer orders them. @param version 0: the first export, without a mark */
+export function llama2cBytes(
+	sizes: LlamaSizes,
+	tensors: ReadonlyMap<string, StoredTensor>,
+	{ version = 0, context = 64 }: { version?: number; context?: number } = {},
+): Buffer {
+	const separate = tensors.has('lm_head.weight');
+	const counts = [sizes.dim, sizes.hidden, sizes.layers, sizes.heads, sizes.kvHeads, sizes.vocabulary, context];
+	if (version === 0 && separate) counts[5]! *= -1;
+	const head = Buffer.alloc(version === 0 ? 28 : 256);
+	if (version > 0) head.write('24ka', 'latin1');
+	if (version > 0) head.writeInt32LE(version, 4);
+	for (const [i, count] of counts.entries()) head.writeInt32LE(count, (version === 0 ? 0 : 8) + 4 * i);
+	if (version > 0) head[36] = separate ? 0 : 1;
+	const of = (name: string) => tensors.get(name)!.data;
+	const each = (name: string) => Array.from({ length: sizes.layers }, (_, i) => of(`model.layers.${i}.${name}.weight`));
+	const attention = ['q', 'k', 'v', 'o'].flatMap((part) => each(`self_attn.${part}_proj`));
+	const feedForward = ['gate', 'down', 'up'].flatMap((part) => each(`mlp.${part}_proj`));
+	const norms = [each('input_layernorm'), each('post_attention_layernorm')] as const;
+	const [embedding, norm] = [of('model.embed_tokens.weight'), of('model.norm.weight')];
+	const tables = Buffer.alloc(4 * context * sizes.headDim);
+	const body =
+		version === 0
+			? [embedding, ...norms[0], ...attention, ...norms[1], ...feedForward, norm, tables]
+			: [...norms[0], ...norms[1], norm, embedding, ...attention, ...feedForward];
+	return Buffer.concat([head, ...body, ...(separate ? [of('lm_head.weight')] : [])]);
+}

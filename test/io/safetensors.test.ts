@@ -99,3 +99,28 @@ describe('a file that is not what it should be is refused, with the byte', () =>
 		expect(process.memoryUsage.rss() - before).toBeLessThan(100e6);
 	});
 });
+
+test('tensors of other types are passed over, and refused when they are asked for', async () => {
+	const header = {
+		mask: { dtype: 'BOOL', shape: [3], data_offsets: [0, 3] },
+		scale: { dtype: 'F8_E4M3', shape: [2, 2], data_offsets: [3, 7] },
+		packed: { dtype: 'F4', shape: [4], data_offsets: [7, 9] },
+		ids: { dtype: 'I64', shape: [1], data_offsets: [9, 17] },
+	};
+	const data = Buffer.alloc(17);
+	await using opened = await SafetensorsFile.open(await file('x.safetensors', bytes(header, data)));
+	expect(opened.names).toEqual(['mask', 'scale', 'packed', 'ids']);
+	expect(opened.has('ids')).toBe(true);
+	expect(() => opened.entry('scale')).toThrow('`scale` is F8_E4M3, expected one of F32');
+	await expect(opened.read('ids')).rejects.toThrow(FormatError);
+	const half = { ...header, packed: { ...header.packed, shape: [5] } };
+	await expect(SafetensorsFile.open(await file('x.safetensors', bytes(half, data)))).rejects.toThrow('shape [5] of F4 takes 2.5 bytes');
+});
+
+test('where the bytes of a tensor lie', async () => {
+	const header = { a: { dtype: 'F32', shape: [2], data_offsets: [0, 8] }, b: { dtype: 'BF16', shape: [1, 3], data_offsets: [8, 14] } };
+	const whole = bytes(header, Buffer.alloc(14));
+	await using opened = await SafetensorsFile.open(await file('x.safetensors', whole));
+	expect(opened.entry('a')).toEqual({ dtype: 'F32', shape: [2], offset: whole.length - 14, bytes: 8 });
+	expect(opened.entry('b')).toEqual({ dtype: 'BF16', shape: [1, 3], offset: whole.length - 6, bytes: 6 });
+});

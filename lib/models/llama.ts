@@ -1,0 +1,142 @@
+import type { DeviceName } from '../device.js';
+import { DisposedError } from '../errors.js';
+import { openPretrained } from '../io/open_pretrained.js';
+import type { LlamaConfig, PretrainedFiles } from '../io/pretrained.js';
+import { twoFloats } from '../ops/rope.js';
+import { persist, type Resource, Tensor } from '../tensor.js';
+import { openTokenizer } from '../text/open_tokenizer.js';
+import type { Tokenizer } from '../text/tokenizer.js';
+import { hashOf } from './llama_hash.js';
+import { Activations, logitsOf, type Pass, runLayers } from './llama_pass.js';
+import { type LlamaWeights, mapWeights, tensorsOf } from './llama_weights.js';
+import { Session } from './session.js';
+import type { SessionOptions } from './session_options.js';
+
+export interface LlamaOptions {
+	/** @default 'cpu' */
+	readonly device?: DeviceName;
+	/** Read every weight once and refuse numbers that are not finite. @default true */
+	readonly verify?: boolean;
+	/** Where the tokenizer is. @default beside the weights, or in them */
+	readonly tokenizer?: string;
+	readonly signal?: AbortSignal;
+}
+
+/**
+ * A pretrained decoder of the LLaMA family (LLaMA, Mistral, Qwen2 and what shares their shape: Yi, TinyLlama, SmolLM), as a recurrent
+ * network: a session holds at most as many states a layer as its policy allows, however long it runs.
+ *
+ * Weights stay in their file, mapped into memory, and are used in the precision that they have.
+ * @example
+ * using model = await Llama.load('SmolLM-135M');
+ * using session = model.session({ cache: tova(512) });
+ * for await (const { text } of session.generate('Once upon a time')) process.stdout.write(text);
+ * @see Touvron et al. 2023, "LLaMA", section 2.2; as a multi-state RNN: Oren et al. 2024, "Transformers are multi-state RNNs", section 3
+ */
+export class Llama implements Resource {
+	/** Where it was loaded from. */
+	readonly path: string;
+	readonly config: LlamaConfig;
+	readonly tokenizer: Tokenizer;
+	readonly device: DeviceName;
+	readonly #files: PretrainedFiles;
+	readonly #weights: LlamaWeights;
+	readonly #frequencies: Tensor;
+	#activations: Activations | undefined;
+	#hash: string | undefined;
+	#disposed = false;
+
+	private constructor(files: PretrainedFiles, weights: LlamaWeights, tokenizer: Tokenizer, device: DeviceName) {
+		this.path = files.path;
+		this.config = files.config;
+		this.tokenizer = tokenizer;
+		this.device = device;
+		this.#files = files;
+		this.#weights = weights;
+		const { frequencies } = files.config.rope;
+		this.#frequencies = persist(Tensor.empty([frequencies.length, 2], device, 'f32', twoFloats(frequencies)));
+	}
+
+	/**
+	 * @param path a Hugging Face folder (config.json, safetensors in one file or in shards, tokenizer.json), a .gguf file, or a .bin of llama2.c
+	 * @throws FormatError a file that is not what it should be, with the byte where there is one
+	 */
+	static async load(path: string, options: LlamaOptions = {}): Promise<Llama> {
+		const { device = 'cpu', verify = true, signal } = options;
+		const files = await openPretrained(path, { signal });
+		const { vocabulary } = files.config;
+		const metadata = options.tokenizer === undefined ? (files.metadata ?? undefined) : undefined;
+		const tokenizer = await openTokenizer(options.tokenizer ?? path, { vocabulary, metadata });
+		const weights = await mapWeights(files, { device, verify, signal });
+		return new Llama(files, weights, tokenizer, device);
+	}
+
+	/** Bytes of the weights, most of them the file's own pages. */
+	get bytes(): number {
+		let n = 0;
+		for (const tensor of tensorsOf(this.#weights)) n += tensor.bytes;
+		return n;
+	}
+
+	get disposed(): boolean {
+		return this.#disposed;
+	}
+
+	/** A running sequence, or some side by side. */
+	session(options: SessionOptions): Session {
+		this.#check();
+		return new Session(this, options);
+	}
+
+	/** For sessions: the layers over new tokens. Its rows are to be used before anything else is asked of the model. */
+	async run(pass: Pass): Promise<Activations> {
+		this.#check();
+		const waits = pass.select || pass.caches.some((caches) => caches.some(({ policy }) => typeof policy.score === 'function'));
+		const rows = pass.ids.length;
+		let activations = this.#activations;
+		if (!activations || activations.rows < rows || activations.rows > 8 * rows + 64 || waits) {
+			if (!waits) activations?.dispose();
+			activations = new Activations(rows, this.config, this.device);
+			if (!waits) this.#activations = activations;
+		}
+		try {
+			await runLayers(this.#weights, this.config, this.#frequencies, activations, pass);
+		} catch (error) {
+			this.release(activations);
+			throw error;
+		}
+		return activations;
+	}
+
+	/** For sessions: rows that `run` left are no longer needed. */
+	release(activations: Activations): void {
+		if (activations !== this.#activations) activations.dispose();
+	}
+
+	/** For sessions: logits of rows that `run` left. */
+	logits(activations: Activations, rows: Int32Array): Tensor {
+		return logitsOf(this.#weights, this.config, activations, rows);
+	}
+
+	/** What tells this model from others (llama_hash.ts). */
+	async hash(): Promise<string> {
+		return (this.#hash ??= await hashOf(this.#files));
+	}
+
+	/** Free the weights. Sessions that still run fail at their next call. */
+	dispose(): void {
+		if (this.#disposed) return;
+		this.#disposed = true;
+		for (const tensor of tensorsOf(this.#weights)) tensor.dispose();
+		this.#frequencies.dispose();
+		this.#activations?.dispose();
+	}
+
+	[Symbol.dispose](): void {
+		this.dispose();
+	}
+
+	#check(): void {
+		if (this.#disposed) throw new DisposedError(`model ${this.path} has been disposed of`);
+	}
+}

@@ -1,0 +1,31 @@
+import { createHash } from 'node:crypto';
+import fs from 'node:fs/promises';
+import { readBytes } from '../io/bytes.js';
+import type { PretrainedFiles } from '../io/pretrained.js';
+
+/** Bytes looked at of each end of a weight: a whole model would take as long as reading it. */
+const ENDS = 4096;
+
+/**
+ * What tells a model from others: its configuration, and of every weight the name, type, shape and the bytes at both ends. The same
+ * model in another format, or in another place on the disk of the same format, may and may not have the same hash, in this order.
+ */
+export async function hashOf({ config, weights }: PretrainedFiles): Promise<string> {
+	const { rope } = config;
+	const digest = createHash('sha256');
+	digest.update(JSON.stringify({ ...config, rope: { ...rope, frequencies: [...rope.frequencies] } }));
+	const files = new Map<string, fs.FileHandle>();
+	try {
+		for (const [name, { type, shape, path, offset, bytes }] of weights) {
+			digest.update(JSON.stringify([name, type, shape]));
+			const file = files.get(path) ?? (await fs.open(path));
+			files.set(path, file);
+			const part = Math.min(ENDS, bytes);
+			digest.update(await readBytes(path, file, offset, offset + part));
+			digest.update(await readBytes(path, file, offset + bytes - part, offset + bytes));
+		}
+	} finally {
+		for (const file of files.values()) await file.close();
+	}
+	return digest.digest('hex');
+}

@@ -1,0 +1,156 @@
+import fs from 'node:fs/promises';
+import { binding } from '../binding.js';
+import type { DeviceName } from '../device.js';
+import { FormatError } from '../errors.js';
+import { readBytes } from '../io/bytes.js';
+import { blocks, type PretrainedFiles, type StoredWeight } from '../io/pretrained.js';
+import { storedKinds } from '../ops/stored.js';
+import { persist, Tensor } from '../tensor.js';
+
+/** A linear map as the file has it. */
+export interface Projection {
+	readonly w: Tensor;
+	readonly b: Tensor | null;
+	readonly kind: number;
+}
+
+export interface LayerWeights {
+	readonly attentionNorm: Tensor;
+	readonly q: Projection;
+	readonly k: Projection;
+	readonly v: Projection;
+	readonly o: Projection;
+	readonly feedForwardNorm: Tensor;
+	readonly gate: Projection;
+	readonly up: Projection;
+	readonly down: Projection;
+}
+
+export interface LlamaWeights {
+	readonly embedding: Projection;
+	readonly layers: readonly LayerWeights[];
+	readonly norm: Tensor;
+	readonly head: Projection;
+}
+
+export interface MapOptions {
+	readonly device: DeviceName;
+	/** Look at every number once. */
+	readonly verify: boolean;
+	readonly signal?: AbortSignal | undefined;
+}
+
+/** Weights of a model: matrices stay where they are in the file, vectors (norms and biases) are widened to f32. */
+export async function mapWeights(files: PretrainedFiles, options: MapOptions): Promise<LlamaWeights> {
+	const made = new Map<string, Tensor>();
+	try {
+		for (const [name, weight] of files.weights) {
+			options.signal?.throwIfAborted();
+			const same = [...files.weights].find(([other, each]) => each === weight && made.has(other));
+			if (same) {
+				made.set(name, made.get(same[0])!);
+				continue;
+			}
+			if (options.verify) await verify(name, weight);
+			made.set(name, persist(weight.shape.length === 1 ? await vector(weight, options.device) : await matrix(weight, options.device)));
+		}
+	} catch (error) {
+		for (const tensor of made.values()) tensor.dispose();
+		throw error;
+	}
+	const projection = (name: string): Projection => {
+		const w = made.get(`${name}.weight`)!;
+		return { w, b: made.get(`${name}.bias`) ?? null, kind: storedKinds[w.dtype]! };
+	};
+	return {
+		embedding: projection('model.embed_tokens'),
+		layers: Array.from({ length: files.config.layers }, (_, i) => {
+			const layer = `model.layers.${i}`;
+			return {
+				attentionNorm: made.get(`${layer}.input_layernorm.weight`)!,
+				q: projection(`${layer}.self_attn.q_proj`),
+				k: projection(`${layer}.self_attn.k_proj`),
+				v: projection(`${layer}.self_attn.v_proj`),
+				o: projection(`${layer}.self_attn.o_proj`),
+				feedForwardNorm: made.get(`${layer}.post_attention_layernorm.weight`)!,
+				gate: projection(`${layer}.mlp.gate_proj`),
+				up: projection(`${layer}.mlp.up_proj`),
+				down: projection(`${layer}.mlp.down_proj`),
+			};
+		}),
+		norm: made.get('model.norm.weight')!,
+		head: projection('lm_head'),
+	};
+}
+
+/** Every tensor once. */
+export function tensorsOf({ embedding, layers, norm, head }: LlamaWeights): Set<Tensor> {
+	const all = new Set<Tensor>([norm]);
+	const add = ({ w, b }: Projection) => {
+		all.add(w);
+		if (b) all.add(b);
+	};
+	for (const each of [embedding, head]) add(each);
+	for (const { attentionNorm, feedForwardNorm, ...projections } of layers) {
+		all.add(attentionNorm).add(feedForwardNorm);
+		for (const each of Object.values(projections)) add(each);
+	}
+	return all;
+}
+
+/** Numbers are used in place only where they lie at a multiple of their size, as the formats ask for. */
+function aligned({ type, offset }: StoredWeight): boolean {
+	return offset % (type === 'f32' ? 4 : 2) === 0;
+}
+
+async function matrix(weight: StoredWeight, device: DeviceName): Promise<Tensor> {
+	const { type, shape, path, offset } = weight;
+	if (!aligned(weight)) return Tensor.empty(shape, device, type, await bytesOf(weight));
+	try {
+		return Tensor.map(shape, device, type, path, offset);
+	} catch (error) {
+		throw new FormatError(path, `cannot be mapped: ${(error as Error).message}`, { offset, cause: error });
+	}
+}
+
+async function vector(weight: StoredWeight, device: DeviceName): Promise<Tensor> {
+	const { type, shape } = weight;
+	const data = await bytesOf(weight);
+	if (type === 'f32') return Tensor.empty(shape, device, 'f32', new Float32Array(data.buffer, data.byteOffset, shape[0]!));
+	const stored = Tensor.empty(shape, device, type, data);
+	const wide = Tensor.empty(shape, device);
+	binding.widen(stored.buffer, wide.buffer, type === 'f16' ? 0 : 1, shape[0]!);
+	stored.dispose();
+	return wide;
+}
+
+async function bytesOf({ path, offset, bytes }: StoredWeight): Promise<Uint8Array> {
+	await using file = await fs.open(path);
+	return readBytes(path, file, offset, offset + bytes);
+}
+
+/** @throws FormatError at the byte of the first number that is not finite */
+async function verify(name: string, weight: StoredWeight): Promise<void> {
+	const { type, shape, path, offset } = weight;
+	const w = await matrix(weight, 'cpu');
+	const found = Tensor.empty([1], 'cpu', 'i32');
+	binding.firstFault(w.buffer, found.buffer, storedKinds[type]!, w.size);
+	const [first] = await found.read();
+	w.dispose();
+	found.dispose();
+	if (first! < 0) return;
+	const { numbers, bytes } = blocks[type];
+	const place = `[${indexOf(first!, shape).join(', ')}]`;
+	throw new FormatError(path, `\`${name}\`: the number at ${place} is not finite, expected finite weights`, {
+		offset: offset + Math.floor(first! / numbers) * bytes,
+	});
+}
+
+function indexOf(n: number, shape: readonly number[]): number[] {
+	const index: number[] = [];
+	for (const side of [...shape].reverse()) {
+		index.unshift(n % side);
+		n = Math.floor(n / side);
+	}
+	return index;
+}
