@@ -54,7 +54,7 @@ struct Entries {
   __device__ Entries(const Step& step, const Part& part, const uint8_t* cached, const float* given)
       : old(reinterpret_cast<const E*>(cached) + step.cache.row(part.b, part.g, 0)),
         fresh(given + step.fresh(part.b) + part.g * step.cache.D),
-        stride(step.cache.G * step.cache.D) {}
+        stride(step.cache.D) {}
   template <typename R>
   __device__ void load(const Part& part, int e, int D, float (&to)[R::kCount]) const {
     if (e == part.held) R::load_rounded(fresh, D, to);

@@ -14,14 +14,14 @@ constexpr int kAtOnce = 4;  // entries a thread asks for before it needs the fir
 
 // What a cache is made of, and where one sequence's part of it lies.
 struct Cache {
-  uint8_t *keys, *values;  // [B, S, G, D]
+  uint8_t *keys, *values;  // [B, G, S, D]
   int32_t* positions;      // [B, P, S]
   float* scores;           // [B, P, S]
   int32_t* ranks;          // [B, P, S] or null
   int64_t G, S, P;
   int D;
 
-  __device__ int64_t row(int64_t b, int64_t g, int64_t slot) const { return ((b * S + slot) * G + g) * D; }
+  __device__ int64_t row(int64_t b, int64_t g, int64_t slot) const { return ((b * G + g) * S + slot) * D; }
   __device__ int64_t chosen(int64_t b, int64_t p) const { return (b * P + p) * S; }
   __device__ int64_t chooser(int64_t g) const { return P == 1 ? 0 : g; }
   // The groups that chooser p chooses for.
@@ -35,10 +35,11 @@ template <typename E>
 __device__ void put_entry(const Cache& cache, int64_t b, int64_t p, int64_t slot, const float* k, const float* v,
                           int64_t position, float score) {
   E *const keys = reinterpret_cast<E*>(cache.keys), *const values = reinterpret_cast<E*>(cache.values);
-  const int64_t g = cache.first_group(p), columns = (cache.end_group(p) - g) * cache.D, to = cache.row(b, g, slot);
-  for (int64_t i = threadIdx.x; i < columns; i += kCacheThreads) {
-    keys[to + i] = stored<E>(k[g * cache.D + i]);
-    values[to + i] = stored<E>(v[g * cache.D + i]);
+  const int64_t first = cache.first_group(p) * cache.D, columns = cache.end_group(p) * cache.D;
+  for (int64_t i = first + threadIdx.x; i < columns; i += kCacheThreads) {
+    const int64_t to = cache.row(b, i / cache.D, slot) + i % cache.D;
+    keys[to] = stored<E>(k[i]);
+    values[to] = stored<E>(v[i]);
   }
   if (threadIdx.x == 0) {
     cache.positions[cache.chosen(b, p) + slot] = static_cast<int32_t>(position);

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kAttendThreads, 1)
 struct AddHeads {
   const float* partial;
   float* received;
-  int64_t S, count;
+  int64_t S, capacity, count;
   float factor;
   template <int V>
   __device__ void run(int64_t i) const {
@@ -58,7 +58,7 @@ struct AddHeads {
       const float* from = partial + j / S * count * S + j % S;
       float sum = 0;
       for (int64_t h = 0; h < count; ++h) sum += from[h * S];
-      received[j] += sum * factor;
+      received[j / S * capacity + j % S] += sum * factor;
     }
   }
 };
@@ -74,7 +74,7 @@ void cache_received(Stream stream, In<float> q, In<float> k, In<float> L, InOut<
   if (first < 0 || first > T)
     fail(OPLUS_BAD_SHAPE, "first query %lld of %lld", static_cast<long long>(first), static_cast<long long>(T));
   expect("q", q, volume(B, T, H, D)), expect("k", k, volume(B, capacity, G, D)), expect("L", L, volume(B, T, H));
-  expect("received", received, volume(B, P, S));
+  expect("received", received, volume(B, P, capacity));
   if (S == 0 || first == T) return;
   const Heads heads{nullptr, T, S, H, G, D, capacity, 1 / sqrtf(static_cast<float>(D)), true};
   float* partial = gpu::scratch(stream, volume(B, H, S));
@@ -83,7 +83,8 @@ void cache_received(Stream stream, In<float> q, In<float> k, In<float> L, InOut<
     gpu::launch(receive_tile<width, four>, blocks(volume(B, H, tiles)), kAttendThreads, stream, heads, q.data, k.data, L.data,
                 partial, first, tiles);
   });
-  run_each(stream, false, volume(B, P, S), AddHeads{partial, received.data, S, H / P, P == 1 ? 1 / static_cast<float>(H) : 1.0f});
+  run_each(stream, false, volume(B, P, S),
+           AddHeads{partial, received.data, S, capacity, H / P, P == 1 ? 1 / static_cast<float>(H) : 1.0f});
 }
 double cache_received_cost(In<float>, In<float>, In<float>, InOut<float>, int64_t B, int64_t T, int64_t S, int64_t H, int64_t,
                            int64_t D, int64_t, int64_t, int64_t) {

@@ -77,7 +77,7 @@ void cache_store(const CacheCase& c, CacheState<T>& s, int64_t b, int64_t p, int
   const size_t at = size_t((b * c.P + p) * c.S);
   for (int64_t g = c.P == 1 ? 0 : p; g < (c.P == 1 ? c.G : p + 1); ++g)
     for (int64_t d = 0; d < c.D; ++d) {
-      const size_t from = size_t(((b * c.T + t) * c.G + g) * c.D + d), to = size_t(((b * c.S + slot) * c.G + g) * c.D + d);
+      const size_t from = size_t(((b * c.T + t) * c.G + g) * c.D + d), to = size_t(((b * c.G + g) * c.S + slot) * c.D + d);
       s.keys[to] = as_kept(c.kind, k[from]), s.values[to] = as_kept(c.kind, v[from]);
     }
   const int32_t old = s.ranks[at + size_t(slot)];
@@ -107,7 +107,7 @@ void cache_token(const CacheCase& c, CacheState<T>& s, int64_t b, int64_t t, int
       new_key.push_back(as_kept(c.kind, k[fresh + size_t(d)])), new_value.push_back(as_kept(c.kind, v[fresh + size_t(d)]));
     T largest = -T(kInf), sum = 0;
     for (int64_t e = 0; e <= held; ++e) {
-      const size_t at = size_t((b * c.P + p) * c.S + e), entry = size_t(((b * c.S + e) * c.G + g) * c.D);
+      const size_t at = size_t((b * c.P + p) * c.S + e), entry = size_t(((b * c.G + g) * c.S + e) * c.D);
       const auto key =
           turned<T>(c, e < held ? &s.keys[entry] : new_key.data(), table, e < held && c.rotation != kPlain ? s.ranks[at] : held);
       T dot = 0;

@@ -116,7 +116,7 @@ inline void cache_case(const CacheSizes& sizes, const CacheOptions& options = {}
                               std::to_string(truth.ranks[at]));
         }
         for (int64_t d = 0; d < c.G * c.D && filled; ++d) {
-          const size_t at = size_t((b * c.S + e) * c.G * c.D + d);
+          const size_t at = size_t(((b * c.G + d / c.D) * c.S + e) * c.D + d % c.D);
           if (read_kept(c.kind, got_keys, at) != truth.keys[at] || read_kept(c.kind, got_values, at) != truth.values[at])
             return report(false, step, "differs in the key or value of slot " + std::to_string(e));
         }

@@ -103,7 +103,7 @@ inline void received_case(const ReceivedCase& c) {
   if (!wanted(name)) return;
   Random random(unsigned(c.T * 13 + c.S * 5 + c.D));
   const int64_t capacity = c.S + c.spare, share = c.H / c.G;
-  const Floats q = random.normals(c.B * c.T * c.H * c.D, c.spread), before = random.normals(c.B * c.P * c.S);
+  const Floats q = random.normals(c.B * c.T * c.H * c.D, c.spread), before = random.normals(c.B * c.P * capacity);
   Floats k = random.normals(c.B * capacity * c.G * c.D);
   for (int64_t b = 0; b < c.B; ++b)
     std::fill(k.begin() + (b * capacity + c.S) * c.G * c.D, k.begin() + (b + 1) * capacity * c.G * c.D, NAN);
@@ -135,7 +135,7 @@ inline void received_case(const ReceivedCase& c) {
     each(zero, [&](int64_t b, int64_t t, int64_t h, const std::vector<T>& scores) {
       if (t < c.first) return;
       for (size_t j = 0; j < scores.size(); ++j)
-        y[size_t((b * c.P + (c.P == 1 ? 0 : h / share)) * c.S) + j] +=
+        y[size_t((b * c.P + (c.P == 1 ? 0 : h / share)) * capacity) + j] +=
             std::exp(scores[j] - T(L[size_t((b * c.T + t) * c.H + h)])) / (c.P == 1 ? T(c.H) : T(1));
     });
     return y;
