@@ -38,8 +38,9 @@ export interface Step {
 	/** Tokens of each sequence before these, `[B]`: here and on the device. */
 	readonly seen: Int32Array;
 	readonly seenBuffer: Buffer;
-	/** How many of T each sequence brings, where they differ. */
-	readonly lengths: Buffer | null;
+	/** How many of T each sequence brings, where they differ: here and on the device. */
+	readonly lengths: Int32Array | null;
+	readonly lengthsBuffer: Buffer | null;
 	/** Whether all tokens are taken in before one selection is made of them (select.ts). */
 	readonly select: boolean;
 }
@@ -136,7 +137,7 @@ export class LayerCache implements Resource {
 			ranks?.buffer ?? null,
 			ranks ? places!.table(this.slots + 1).buffer : null,
 			step.seenBuffer,
-			step.lengths,
+			step.lengthsBuffer,
 			step.o.buffer,
 			received?.buffer ?? null,
 			batch,

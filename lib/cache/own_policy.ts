@@ -9,7 +9,7 @@ import type { Entries } from './policy.js';
  * scores the entries, and the slot of the lowest is overwritten.
  */
 export async function evictBySelf(cache: LayerCache, step: Step, score: (entries: Entries) => void): Promise<void> {
-	if (step.tokens !== 1 || step.lengths) throw new DeviceError('a policy of one’s own takes one token of every sequence at a time');
+	if (step.tokens !== 1) throw new DeviceError(`a policy of one’s own takes one token at a time, found ${step.tokens}`);
 	const { batch, kvHeads, headDim, device, dtype } = cache.shape;
 	const { layer, slots, choosers: P } = cache;
 	const { sinks, recent } = cache.policy;
@@ -22,6 +22,10 @@ export async function evictBySelf(cache: LayerCache, step: Step, score: (entries
 	const fresh = new Float32Array(batch * P);
 	for (let i = 0; i < batch * P; i++) {
 		const sequence = Math.floor(i / P);
+		if (step.lengths?.[sequence] === 0) {
+			chosen[i] = slots; // waits: nothing of it is stored
+			continue;
+		}
 		const position = step.seen[sequence]!;
 		const held = Math.min(position, slots);
 		const row = i * (slots + 1);

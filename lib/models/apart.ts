@@ -66,6 +66,7 @@ export class Apart {
 			seen: this.#seen.subarray(session, session + 1),
 			seenBuffer: rows.seen[session]!.buffer,
 			lengths: null,
+			lengthsBuffer: null,
 			select: false,
 		});
 		if (!waits) this.#put(session, o);

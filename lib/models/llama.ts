@@ -12,6 +12,9 @@ import { type LlamaWeights, mapWeights, tensorsOf } from './llama_weights.js';
 import { Session } from './session.js';
 import type { SessionOptions } from './session_options.js';
 
+/** Rows of activations that are not kept for the next pass. */
+const MANY_ROWS = 4096;
+
 export interface LlamaOptions {
 	/** @default 'cpu' */
 	readonly device?: DeviceName;
@@ -43,6 +46,7 @@ export class Llama implements Resource {
 	readonly #weights: LlamaWeights;
 	readonly #frequencies: Tensor;
 	#activations: Activations | undefined;
+	#turn: Promise<void> = Promise.resolve();
 	#hash: string | undefined;
 	#disposed = false;
 
@@ -88,29 +92,34 @@ export class Llama implements Resource {
 		return new Session(this, options);
 	}
 
-	/** For sessions: the layers over new tokens. Its rows are to be used before anything else is asked of the model. */
-	async run(pass: Pass): Promise<Activations> {
-		this.#check();
-		const waits = pass.select || pass.caches.some((caches) => caches.some(({ policy }) => typeof policy.score === 'function'));
-		const rows = pass.ids.length;
-		let activations = this.#activations;
-		if (!activations || activations.rows < rows || activations.rows > 8 * rows + 64 || waits) {
-			if (!waits) activations?.dispose();
-			activations = new Activations(rows, this.config, this.device);
-			if (!waits) this.#activations = activations;
-		}
+	/**
+	 * For sessions: the layers over new tokens, and what `use` makes of their rows. One pass at a time: `use` queues its work before the
+	 * next pass takes the rows.
+	 */
+	async run<R>(pass: Pass, use: (activations: Activations) => R): Promise<R> {
+		const before = this.#turn;
+		let done = () => {};
+		this.#turn = new Promise((resolve) => {
+			done = resolve;
+		});
+		await before;
 		try {
+			this.#check();
+			const activations = this.#rows(pass.ids.length);
 			await runLayers(this.#weights, this.config, this.#frequencies, activations, pass);
-		} catch (error) {
-			this.release(activations);
-			throw error;
+			const result = use(activations);
+			if (activations.rows > MANY_ROWS) activations.dispose(); // of a prompt that was taken in at once
+			return result;
+		} finally {
+			done();
 		}
-		return activations;
 	}
 
-	/** For sessions: rows that `run` left are no longer needed. */
-	release(activations: Activations): void {
-		if (activations !== this.#activations) activations.dispose();
+	#rows(count: number): Activations {
+		const present = this.#activations;
+		if (present && !present.disposed && present.rows >= count && present.rows <= 8 * count + 64) return present;
+		present?.dispose();
+		return (this.#activations = new Activations(count, this.config, this.device));
 	}
 
 	/** For sessions: logits of rows that `run` left. */

@@ -120,7 +120,7 @@ export async function runLayers(
 				binding.rope(a.q.buffer, table.buffer, a.q.buffer, N, heads, headDim, neighbours);
 				binding.rope(a.k.buffer, table.buffer, a.k.buffer, N, kvHeads, headDim, neighbours);
 			}
-			const step = { q: a.q, k: a.k, v: a.v, o: a.o, tokens: T, seen, seenBuffer, lengths: lengthsBuffer, select };
+			const step = { q: a.q, k: a.k, v: a.v, o: a.o, tokens: T, seen, seenBuffer, lengths, lengthsBuffer, select };
 			const waits = apart ? apart.attend(i, step) : caches[0]![i]!.attend(step);
 			if (waits) await waits;
 			project(a.o, layer.o, a.h, N);

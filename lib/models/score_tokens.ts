@@ -1,6 +1,6 @@
 import { binding } from '../binding.js';
 import { persist, Tensor } from '../tensor.js';
-import { feedChunks } from './feed.js';
+import { type Chunk, feed } from './feed.js';
 import type { Llama } from './llama.js';
 import type { CallOptions, Running } from './session_options.js';
 
@@ -24,34 +24,46 @@ export async function scoreTokens(
 	const { vocabulary } = model.config;
 	const nll = new Float32Array(tokens.length).fill(NaN);
 	if (running.seen[0]! > 0 && tokens.length > 0) {
-		nll.set(await losses(Tensor.empty([1, vocabulary], model.device, 'f32', running.logits), tokens.subarray(0, 1)));
+		const logits = persist(Tensor.empty([1, vocabulary], model.device, 'f32', running.logits));
+		const found = persist(Tensor.empty([1], model.device));
+		compare(logits, tokens.subarray(0, 1), found, 0);
+		logits.dispose();
+		nll.set(await found.read());
+		found.dispose();
 	}
-	await feedChunks(model, running, positions, [tokens], false, options, async ({ activations, tokens: count, offsets }) => {
-		const first = offsets[0]!;
-		const most = Math.max(1, Math.floor(LOGITS / vocabulary));
-		for (let row = 0; row < count; row += most) {
-			const rows = Math.min(most, count - row);
-			const logits = model.logits(
-				activations,
-				Int32Array.from({ length: rows }, (_, i) => row + i),
-			);
-			if (first + row + rows === tokens.length) {
-				const all = await logits.read();
-				running.logits.set(all.subarray((rows - 1) * vocabulary));
-			}
-			const targets = tokens.subarray(first + row + 1, first + row + rows + 1); // one fewer at the very end
-			nll.set(await losses(logits, targets), first + row + 1);
-		}
+	await feed(model, running, positions, [tokens], false, options, (chunk) => {
+		const losses = predicted(model, tokens, chunk);
+		return async () => {
+			nll.set(await losses.read(), chunk.offset + 1);
+			losses.dispose();
+		};
 	});
 	return { tokens, nll };
 }
 
-/** −ln p of the targets, of as many rows as there are targets. Disposes of the logits. */
-async function losses(logits: Tensor, targets: Int32Array): Promise<Float32Array> {
-	const list = persist(Tensor.empty([targets.length], logits.device, 'i32', targets));
-	const loss = persist(Tensor.empty([targets.length], logits.device));
-	binding.crossEntropy(logits.buffer, list.buffer, loss.buffer, targets.length, logits.shape[1]!);
-	const found = await loss.read();
-	for (const tensor of [logits, list, loss]) tensor.dispose();
-	return found;
+/** −ln p of the tokens that follow those of a chunk: one fewer at the very end. */
+function predicted(model: Llama, tokens: Int32Array, { activations, tokens: count, offset }: Chunk): Tensor {
+	const most = Math.max(1, Math.floor(LOGITS / model.config.vocabulary));
+	const targets = tokens.subarray(offset + 1, offset + count + 1);
+	const losses = persist(Tensor.empty([targets.length], model.device));
+	for (let row = 0; row < targets.length; row += most) {
+		const part = targets.subarray(row, row + most);
+		const logits = model.logits(
+			activations,
+			Int32Array.from(part, (_, i) => row + i),
+		);
+		compare(logits, part, losses, row);
+		logits.dispose();
+	}
+	return losses;
+}
+
+/** losses[first + i] = −ln p of target i by row i of the logits. */
+function compare(logits: Tensor, targets: Int32Array, losses: Tensor, first: number): void {
+	const n = targets.length;
+	const list = persist(Tensor.empty([n], logits.device, 'i32', targets));
+	const part = persist(Tensor.empty([n], logits.device));
+	binding.crossEntropy(logits.buffer, list.buffer, part.buffer, n, logits.shape[1]!);
+	binding.copyBlock(part.buffer, losses.buffer, 1, n, n, 0, losses.size, first);
+	for (const tensor of [list, part]) tensor.dispose();
 }

@@ -1,5 +1,5 @@
 import type { Policy } from '../cache/policy.js';
-import { ArgumentError, DisposedError } from '../errors.js';
+import { ArgumentError, DeviceError, DisposedError } from '../errors.js';
 import { type BatchPiece, type GenerateOptions, type Generation, generate, generateBatch, type Prompt } from '../generate/index.js';
 import type { Resource } from '../tensor.js';
 import { feed, feedTogether } from './feed.js';
@@ -61,7 +61,9 @@ export class Session implements Resource {
 	 * @throws ArgumentError a token that the vocabulary does not have; `signal.reason` when aborted: `position` says how far it came
 	 */
 	async append(tokens: ArrayLike<number> | readonly ArrayLike<number>[], options: CallOptions = {}): Promise<void> {
-		await this.#alone('append', () => feed(this.model, this.#running, this.positions, this.#lists('append', tokens), options));
+		const lists = this.#lists('append', tokens);
+		const select = this.#running.prefill === 'select' && lists[0]!.length > 1;
+		await this.#alone('append', () => feed(this.model, this.#running, this.positions, lists, select, options));
 	}
 
 	/** `append`, and the logits `[V]` of what follows (of B sequences `[B, V]`): the array is used again by the next call. */
@@ -140,7 +142,12 @@ export class Session implements Resource {
 	static restore(model: Llama, blob: Uint8Array, options: { readonly cache?: Policy | readonly Policy[] } = {}): Promise<Session> {
 		return restoreSession(model, blob, options.cache, (made, fill) => {
 			const session = new Session(model, made);
-			fill(session.#running);
+			try {
+				fill(session.#running);
+			} catch (error) {
+				session.dispose();
+				throw error;
+			}
 			return session;
 		});
 	}
@@ -224,7 +231,7 @@ export class Session implements Resource {
 	/** Tokens of each sequence, checked. */
 	#lists(where: string, tokens: ArrayLike<number> | readonly ArrayLike<number>[]): readonly Int32Array[] {
 		const nested = Array.isArray(tokens) && tokens.length > 0 && typeof tokens[0] === 'object';
-		const lists = (nested ? tokens : this.batch === 1 ? [tokens] : tokens) as readonly ArrayLike<number>[];
+		const lists = (nested ? tokens : this.batch === 1 ? [tokens] : (tokens ?? [])) as readonly ArrayLike<number>[];
 		if (lists.length !== this.batch || lists.some((list) => typeof list !== 'object' || typeof list?.length !== 'number')) {
 			throw new ArgumentError(`session.${where}: found tokens of ${lists.length} sequences, expected ${this.batch} lists`);
 		}
@@ -246,6 +253,12 @@ export class Session implements Resource {
 
 	#check(): void {
 		if (this.#disposed) throw new DisposedError('this session has been disposed of');
+		const { fault } = this.#running;
+		if (fault === undefined) return;
+		const reason = fault instanceof Error ? fault.message : String(fault);
+		throw new DeviceError(`this session cannot go on: a step failed when some layers had taken it and others had not (${reason})`, {
+			cause: fault,
+		});
 	}
 }
 

@@ -43,6 +43,8 @@ export interface Running {
 	readonly logits: Float32Array;
 	readonly places: Places | null;
 	readonly prefill: 'stream' | 'select';
+	/** Why its states cannot be trusted any more. */
+	fault?: unknown;
 }
 
 /** Options with their defaults, checked. */
@@ -53,6 +55,8 @@ export interface Settled extends Required<Omit<SessionOptions, 'cache'>> {
 
 /** @throws ArgumentError options that make no sense, or not together */
 export function settle(options: SessionOptions, { layers }: LlamaConfig): Settled {
+	if (typeof options !== 'object' || options === null)
+		throw new ArgumentError(`session: options are ${options}, expected { cache: a policy }`);
 	const { batch = 1, positions = 'original', dtype = 'f32', prefill = 'stream', cache } = options;
 	if (!Number.isInteger(batch) || batch < 1 || batch > 2 ** 20) refuse('batch', batch, 'an integer from 1');
 	if (positions !== 'original' && positions !== 'cache') refuse('positions', positions, "'original' or 'cache'");

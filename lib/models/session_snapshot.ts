@@ -94,18 +94,56 @@ export async function restoreSession(
 	if (!cache && policies.some(({ score }) => score === 'function')) fail('ran under a policy of one’s own, expected it as `cache`');
 	const stored = policies.map((policy) => ({ ...policy, size: policy.size ?? Infinity })) as unknown as Policy[];
 	const cacheOptions = cache ?? stored;
-	let session: Session | undefined;
+	const { layers, vocabulary } = model.config;
+	if (parts.length !== layers || stored.length !== layers)
+		fail(`has ${parts.length} layers and ${stored.length} policies, expected ${layers}`);
+	const logits = tensors.find(({ name }) => name === 'logits')?.data;
+	if (logits?.length !== batch * vocabulary) fail(`has ${logits?.length ?? 0} logits, expected ${batch} × ${vocabulary}`);
+	checkBound(model, cacheOptions, parts, { batch, dtype }, fail);
+	if (cache) checkSame(policies, Array.isArray(cache) ? (cache as readonly Policy[]) : policies.map(() => cache as Policy), fail);
 	try {
-		return (session = make({ cache: cacheOptions, batch, positions, dtype }, (running) => {
-			if (parts.length !== running.caches.length) fail(`has ${parts.length} layers, expected ${running.caches.length}`);
-			const logits = tensors.find(({ name }) => name === 'logits');
-			if (logits?.data.length !== running.logits.length) fail('has logits of another size');
-			running.logits.set(logits!.data);
+		return make({ cache: cacheOptions, batch, positions, dtype }, (running) => {
+			running.logits.set(logits!);
 			running.seen.set(seen);
 			for (const [i, into] of running.caches.entries()) restoreCache(into, parts[i]!, running.seen);
-		}));
+		});
 	} catch (error) {
-		session?.dispose();
 		throw error instanceof FormatError ? error : new FormatError('snapshot', (error as Error).message, { cause: error });
+	}
+}
+
+type Fail = (message: string) => never;
+
+/** Nothing is made for sizes that the bytes do not bear out. */
+function checkBound(
+	{ config: { kvHeads, headDim } }: Llama,
+	cache: Policy | readonly Policy[],
+	parts: readonly Description[],
+	{ batch, dtype }: { readonly batch: number; readonly dtype: unknown },
+	fail: Fail,
+): void {
+	for (const [i, { tensors }] of parts.entries()) {
+		const { size } = (Array.isArray(cache) ? cache[i] : cache) as Policy;
+		const bytes = tensors.find(({ name }) => name === 'keys')?.data.byteLength ?? 0;
+		const row = batch * kvHeads * headDim * (dtype === 'f16' ? 2 : 4);
+		if (size !== Infinity && bytes !== size * row) fail(`layer ${i}: keys have ${bytes} bytes, expected ${size * row}`);
+		if (batch > 1 && bytes < row) fail(`layer ${i}: keys have ${bytes} bytes for ${batch} sequences`);
+	}
+}
+
+/** A session goes on under the policies that it ran under. */
+function checkSame(stored: About['policies'], given: readonly Policy[], fail: Fail): void {
+	const shown = ({ size, sinks, recent, heads, score, memory = 0 }: About['policies'][number] | Policy) =>
+		JSON.stringify({
+			size: size === Infinity ? null : size,
+			sinks,
+			recent,
+			heads,
+			score: typeof score === 'function' ? 'function' : score,
+			memory,
+		});
+	if (given.length !== stored.length) fail(`ran under ${stored.length} policies, found ${given.length}`);
+	for (const [i, policy] of stored.entries()) {
+		if (shown(policy) !== shown(given[i]!)) fail(`layer ${i} ran under ${shown(policy)}, found ${shown(given[i]!)}`);
 	}
 }

@@ -107,7 +107,7 @@ describe("prefill: 'select'", () => {
 
 	test('memory for the whole prompt is held in one layer at a time, and given back', async () => {
 		using session = model.session({ cache: tova(16), prefill: 'select' });
-		await session.append([1]);
+		await session.append(prompt); // activations for as many rows, which stay with the model
 		await synchronize();
 		const before = memory().bytes;
 		await session.append(prompt);
