@@ -73,6 +73,7 @@ void close(void* stream) {
     if (event) cudaEventDestroy(event);
   if (q->slots) cudaFreeHost(q->slots);
   if (q->scratch) cudaFree(q->scratch);
+  if (q->counters) cudaFree(q->counters);
   if (q->stream) cudaStreamDestroy(q->stream);
   delete q;
 }

@@ -20,6 +20,8 @@ struct GpuQueue {
   cudaStream_t stream = nullptr;
   float* scratch = nullptr;  // for results between two launches of one operation; only ever grows
   int64_t scratch_count = 0;
+  unsigned* counters = nullptr;  // for blocks that wait for others: 0 between launches; only ever grows
+  int64_t counter_count = 0;
 };
 
 }  // namespace oplus
@@ -72,6 +74,47 @@ inline float* scratch(Stream stream, int64_t count) {
   q.scratch_count = rounded;
   return q.scratch;
 }
+
+// n counters for `arrive`, all 0. Kernels leave them so.
+inline unsigned* counters(Stream stream, int64_t n) {
+  oplus::GpuQueue& q = queue(stream);
+  if (n <= q.counter_count) return q.counters;
+  check(cudaSetDevice(q.device));
+  check(cudaStreamSynchronize(q.stream));
+  check(cudaFree(q.counters));
+  q.counters = nullptr;
+  q.counter_count = 0;
+  const int64_t rounded = (n + 1023) / 1024 * 1024;
+  void* data = nullptr;
+  check(cudaMalloc(&data, static_cast<size_t>(rounded) * sizeof(unsigned)));
+  q.counters = static_cast<unsigned*>(data);
+  check(cudaMemsetAsync(data, 0, static_cast<size_t>(rounded) * sizeof(unsigned), q.stream));
+  q.counter_count = rounded;
+  return q.counters;
+}
+
+#if defined(__CUDACC__)
+// True in the last of `expected` blocks that come here, and what the others wrote before is there for it to read; the counter
+// is 0 again then. One thread of a block calls it, between two barriers.
+__device__ inline bool arrive(unsigned* counter, unsigned expected) {
+  __threadfence();
+  const bool last = atomicInc(counter, expected - 1) == expected - 1;
+  __threadfence();
+  return last;
+}
+
+// IEEE half to float, and back to nearest even.
+__device__ inline float widen_half(uint16_t x) {
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x));
+  return wide;
+}
+__device__ inline uint16_t narrow_half(float x) {
+  uint16_t narrow;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrow) : "f"(x));
+  return narrow;
+}
+#endif
 
 inline int64_t processors(Stream stream) { return queue(stream).processors; }
 

@@ -9,8 +9,9 @@ namespace {
 
 // A matrix as it lies in memory, seen as lines: element k of line r is data[r · stride + k] if kAlong, else
 // data[k · stride + r]. What is outside reads as 0.
-template <bool kAlong, bool kFour>
+template <bool kAlongOf, bool kFour>
 struct Lines {
+  static constexpr bool kAlong = kAlongOf;
   const float* data;
   int64_t stride, lines, depth;
 
@@ -47,12 +48,12 @@ struct Panel {
     *k = kAlong ? q % (kDepth / 4) * 4 : q / (kWidth / 4);
   }
   // From memory into registers: nothing waits for it until `put`.
-  template <bool kAlong, bool kFour>
-  __device__ void fetch(const Lines<kAlong, kFour>& from, int64_t line, int64_t depth) {
+  template <typename From>
+  __device__ void fetch(const From& from, int64_t line, int64_t depth) {
 #pragma unroll
     for (int i = 0; i < kQuads; ++i) {
       int r, k;
-      place<kAlong>(i, &r, &k);
+      place<From::kAlong>(i, &r, &k);
       quad[i] = from.four(line + r, depth + k);
     }
   }

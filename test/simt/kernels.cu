@@ -2,9 +2,12 @@
 //
 //   kernels [name]     only cases whose name starts with `name`
 #include "cases_attend.h"
+#include "cases_cache.h"
+#include "cases_decoder.h"
 #include "cases_elements.h"
 #include "cases_products.h"
 #include "cases_scan.h"
+#include "cases_stored.h"
 #include "cases_train.h"
 
 int main(int argc, char** argv) {
@@ -14,6 +17,9 @@ int main(int argc, char** argv) {
   products_cases();
   scan_cases();
   attend_cases();
+  decoder_cases();
+  stored_cases();
+  cache_cases();
   std::printf("%d passed, %d failed\n", passes, failures);
   return failures != 0;
 }

@@ -50,8 +50,8 @@ sum without the block's second barrier|cuda/sizes.h|layer_norm|layerNorm 2 1500|
 variance of a sample|ops/layer_norm.cu|layer_norm|layerNorm|s/squares, room\) \/ static_cast<float>\(C\)/squares, room) \/ static_cast<float>(C - 1)/
 reduction steps by the block|cuda/reduce.h|loss|meanSquared|s/i \+= global_threads\(\)/i += blockDim.x/
 second moment uncorrected|ops/optimizer.cu|optimizer|adamw|s/second\.x\[j\] \/ correction2/second.x[j]/
-bias in every part|ops/matmul.cu|matmul|matmul 40 48 700|s/blockIdx\.y == 0 \? out\.bias : nullptr/out.bias/
-panels without their barrier|ops/matmul.cu|matmul|matmul 65|/panel_b\[now \^ 1\]\);/,/^  \}/ s/__syncthreads\(\);//
+bias in every part|cuda/tiles.h|matmul|matmul 40 48 700|s/blockIdx\.y == 0 \? out\.bias : nullptr/out.bias/
+panels without their barrier|cuda/tiles.h|matmul|matmul 65|/panel_b\[now \^ 1\]\);/,/^  \}/ s/__syncthreads\(\);//
 panel reads past the depth|cuda/panel.h|matmul|matmul 65|s/k \+ j < depth/k + j <= depth/
 narrow product reads a line too far|cuda/narrow.h|matmul|matmul 1 70|s/min\(first \+ r, lines - 1\)/min(first + r, lines)/
 factor is lost|ops/fold_query.cu|fold_query|foldQuery|s/= factor \* sum;/= sum;/
@@ -67,6 +67,45 @@ query does not see itself|cuda/attend.h|attend|attend 1 64|s/S - T \+ t \+ 1/S -
 weights read before they are there|cuda/attend.h|attend|attend 1 65|s/__syncthreads\(\);  \/\/ weights have been put.*//
 weights overwritten too soon|ops/attend_backward.cu|attend_backward|attend 3 70|s/__syncthreads\(\);  \/\/ the weights are.*//
 one head of the group|ops/attend_backward.cu|attend_backward|attend 1 65|s/h < \(group \+ 1\) \* share/h < group * share + 1/
+new entry is not seen|cuda/cache_part.h|cache_attend|cacheAttend 1 2 2 8|s/e == held \|\| positions\[e\]/positions[e]/
+reach is one too far|cuda/cache_part.h|cache_attend|cacheAttend 1 4 2 64 24|s/> position - step\.reach/>= position - step.reach/
+key turned by its slot|cuda/cache_part.h|cache_attend|cacheAttend 1 2 2 64|s/e == held \? held : ranks\[e\]/e/
+second half turned as the first|cuda/cache.h|cache_attend|cacheAttend 2 4 2 64 12|s/turn \+ R::column\(1, D\)/turn + R::column(0, D)/
+partner in a row of single numbers|cuda/cache.h|cache_attend|cacheAttend 1 2 2 20|s/column < D \/ 2 \? column \+ D \/ 2/column < D \/ 2 - 1 ? column + D \/ 2/
+new entry is seen unrounded|cuda/cache.h|cache_attend|cacheAttend 1 2 2 64|s/= widened\(stored<E>\(to\[i \* kPack \+ j\]\)\)/= to[i * kPack + j]/
+queries without their barrier|ops/cache_attend.cu|cache_attend|cacheAttend 1 2 2 64|/weight\[i \/ kHeads\]/,/score_entries/ s/__syncthreads\(\);//
+weights without their barrier|ops/cache_attend.cu|cache_attend|cacheAttend 1 2 2 64|/  weigh_entries/,/add_values/ s/__syncthreads\(\);//
+room of sums without its halves|cuda/cache_part.h|cache_attend|cacheAttend 1 6 2 64|s/room\[h % 2\]/room[0]/g
+heads that are not there|ops/cache_attend.cu|cache_attend|cacheAttend 1 6 2 64|s/i % kHeads >= part\.heads/i % kHeads > part.heads/
+block goes on before its threads|cuda/cache_part.h|cache_attend|cacheAttend 1 2 1 64 150|/GPU_SHARED\(unsigned, last/,/gpu::arrive/ s/__syncthreads\(\);//
+group without its last chunk|ops/cache_attend.cu|cache_attend|cacheAttend 1 2 1 64 150|s/chunks \* step\.parts\)/(chunks - (chunks > 1)) * step.parts)/
+parts of a group are not waited for|ops/cache_attend.cu|cache_attend|cacheAttend 1 19|s/chunks \* step\.parts\)/chunks)/
+groups are not waited for|ops/cache_attend.cu|cache_attend|cacheAttend 1 4 2 20|s/, end - group\)\) return/, 1)) return/
+factor of the wrong chunk|cuda/cache_part.h|cache_attend|cacheAttend 1 2 1 64 150|s/factor\[e \/ chunk\]/factor[0]/
+mean over the groups|ops/cache_attend.cu|cache_attend|cacheAttend 1 4 2 20|s/static_cast<float>\(step\.H\)/static_cast<float>(cache.G)/
+score does not decay|cuda/cache_step.h|cache_attend|cacheAttend 1 4 2 64 12|s/rules\.keep \* score\[i\]/score[i]/
+lowest without its barrier|cuda/cache_step.h|cache_attend|cacheAttend 1 4 2 20 11|/room\[threadIdx\.x \/ 32\] = mine/,/Candidate best/ s/__syncthreads\(\);//
+tie goes to the newest|ops/cache_attend.h|cache_attend|cacheAttend 1 4 2 20 16|s/position < other_position/position > other_position/
+sinks may go|ops/cache_attend.h|cache_attend|cacheAttend 1 4 2 64 12|s/position >= sinks/position >= sinks - 1/
+recent entries may go|ops/cache_attend.h|cache_attend|cacheAttend 1 4 2 64 12|s/<= newest - recent/<= newest - recent + 1/
+ranks without their barrier|cuda/cache_step.h|cache_attend|cacheAttend 1 2 2 64|/old = ranks\[slot\]/,/for \(int64_t s/ s/__syncthreads\(\);//
+ranks do not move up|cuda/cache_step.h|cache_attend|cacheAttend 1 2 2 64|s/rank > old\)/rank > old + 1)/
+one group gets the new entry|cuda/cache_step.h|cache_attend|cacheAttend 1 4 2 20|s/P == 1 \? G : p \+ 1/p + 1/
+dropped entry is put|ops/cache_attend.cu|cache_attend|cacheAttend 3 4 2 64 14|s/slot < 0 \|\| slot >= cache\.S/slot < 0/
+mean of squares without epsilon|ops/rms_norm.cu|rms_norm|rmsNorm|s/ \+ epsilon\)/)/
+gate that overflows|ops/swiglu.cu|swiglu|swiglu|s/gate\.x\[j\] \/ \(1 \+ expf\(-gate\.x\[j\]\)\)/gate.x[j] * expf(gate.x[j]) \/ (1 + expf(gate.x[j]))/
+angle in single precision|ops/rope.cu|rope|rope|s/const double turns = positions\[j \/ half\]/const float turns = positions[j \/ half]/
+table of another head|ops/rope.cu|rope|rope|s/head \/ H \* half/head * half/
+received before the first query|ops/cache_received.cu|cache_received|cacheReceived|s/t < begin \|\| t >= heads\.T/t >= heads.T/
+received from a tile too late|ops/cache_received.cu|cache_received|cacheReceived 1 130|s/first - \(heads\.S - heads\.T\)\)/first + 64)/
+nibbles of a block in turn|cuda/stored.h|linear_stored|stored 4|s/4 \* \(i % 2\) \+ 16 \* \(i \/ 2\)/8 * (i % 2) + 16 * (i \/ 2)/
+high bits of a scale|cuda/stored.h|linear_stored|stored 5|s/\(byte\(part \+ 4\) \& 15\) \| byte\(part - 4\) >> 6 << 4/byte(part + 4) \& 15/
+high bits of another quarter|cuda/stored.h|linear_stored|stored 6|s/8 \* j \+ 2 \* quarter/8 * j + quarter/
+weights without a sign|cuda/stored.h|linear_stored|stored 3|s/static_cast<int8_t>\(word/static_cast<uint8_t>(word/
+row read past its end|cuda/stored.h|linear_stored|stored 1|s/if \(i >= left\) break;/if (i > left) break;/
+warps that share lines are not added|ops/linear_stored.cu|linear_stored|stored 1|s/other < share; \+\+other/other < 1; ++other/
+line behind the last|ops/linear_stored.cu|linear_stored|stored 2|s/min\(first \+ r, w\.lines - 1\)/first + r/
+id that is not there|ops/linear_stored.cu|linear_stored|stored 0|s/id >= 0 \&\& id < w\.lines/id >= 0 \&\& id <= w.lines/
 TABLE
 caught=$(grep -c ' caught ' "$BUILD/mutants.txt")
 others=$(grep -vc ' caught ' "$BUILD/mutants.txt")

@@ -89,6 +89,16 @@ SIMT_RT __attribute__((noinline)) inline unsigned load_acquire(const unsigned* p
   simt::note_acquire(p);
   return *p;
 }
+// What native/cuda/gpu.h says of it; orders like an acquiring and releasing read-modify-write.
+SIMT_RT __attribute__((noinline)) inline bool arrive(unsigned* p, unsigned expected) {
+  simt::interleave();
+  simt::note_access(p, 4, simt::Access::atomic, __builtin_return_address(0));
+  simt::note_acquire(p);
+  simt::note_release(p);
+  const bool last = *p + 1 == expected;
+  *p = last ? 0 : *p + 1;
+  return last;
+}
 inline void spin_wait() { simt::spin_wait(); }  // in every loop that waits for another block
 }  // namespace gpu
 
@@ -106,6 +116,8 @@ inline float __uint_as_float(unsigned u) { return simt::from_bits<float>(u); }
 inline int __float_as_int(float f) { return int(__float_as_uint(f)); }
 inline float __int_as_float(int i) { return __uint_as_float(unsigned(i)); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline double sinpi(double x) { return std::sin(3.14159265358979323846 * std::remainder(x, 2.0)); }
+inline double cospi(double x) { return std::cos(3.14159265358979323846 * std::remainder(x, 2.0)); }
 inline float __fmul_rn(float a, float b) { return a * b; }  // never fused; nor is anything here, which is built without FMA
 // glibc declares __expf and friends with C linkage, so these have to be macros.
 #define __expf(x) (::expf(x))
@@ -120,5 +132,22 @@ SIMT_MINMAX(unsigned long)
 SIMT_MINMAX(long long)
 SIMT_MINMAX(unsigned long long)
 #undef SIMT_MINMAX
+namespace gpu {
+SIMT_RT inline float widen_half(uint16_t x) {
+  const uint32_t sign = (x & 0x8000u) << 16, magnitude = x & 0x7fffu;
+  if (magnitude < 0x400) return (sign ? -0x1p-24f : 0x1p-24f) * static_cast<float>(magnitude);
+  return __uint_as_float(sign | ((magnitude << 13) + (magnitude < 0x7c00 ? 112u << 23 : 224u << 23)));
+}
+// By its neighbours: the bits below are rounded to the nearest of two halves, the even one where both are as near.
+SIMT_RT inline uint16_t narrow_half(float x) {
+  const uint32_t bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return 0x7fff;
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  const float size = std::fabs(x);
+  const int exponent = magnitude < 0x38800000u ? -14 : int(magnitude >> 23) - 127;
+  const auto steps = static_cast<uint32_t>(std::nearbyint(std::ldexp(size, 10 - exponent)));
+  return static_cast<uint16_t>(sign | ((static_cast<uint32_t>(exponent + 14) << 10) + steps));
+}
+}  // namespace gpu
 inline float min(float a, float b) { return std::fmin(a, b); }
 inline float max(float a, float b) { return std::fmax(a, b); }
