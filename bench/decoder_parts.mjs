@@ -122,7 +122,7 @@ for (const dtype of ['f32', 'f16']) {
 		const o = buffer(N * dim);
 		const seenBuffer = binding.create('cpu', 4 * N, new Int32Array(N).fill(S));
 		const tensors = [q, k, k, o].map((each) => ({ buffer: each }));
-		const step = { q: tensors[0], k: tensors[1], v: tensors[2], o: tensors[3], seenBuffer, lengths: null, tokens: 1 };
+		const step = { q: tensors[0], k: tensors[1], v: tensors[2], o: tensors[3], seenBuffer, lengths: null, lengthsBuffer: null, tokens: 1 };
 		const attention = await part(`cacheAttend ${policy.name} ${dtype}, S ${S}`, layers, N * S * stateBytes(shape, dtype), () => {
 			for (const cache of caches) cache.steps(step, null);
 		});

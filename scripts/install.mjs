@@ -21,11 +21,20 @@ function loads() {
 
 if (process.env.npm_config_build_from_source !== 'true' && loads()) process.exit(0);
 
+/**
+ * What CUDA kernels are compiled for: this machine's own cards. Where there is none, code that any later driver can finish: a
+ * compiler without a card is a machine that builds or tests, and all architectures take it minutes.
+ */
+function architectures() {
+	const asked = spawnSync('nvidia-smi', ['--query-gpu=compute_cap', '--format=csv,noheader'], { encoding: 'utf8' });
+	const found = [...new Set((asked.stdout ?? '').match(/^\d+\.\d+$/gm))];
+	return found.length > 0 ? found.map((each) => `${each.replace('.', '')}-real`).join(';') : '75-virtual';
+}
+
 console.error('oplus: building from source');
 const args = [require.resolve('cmake-js/bin/cmake-js'), 'build', '--parallel', String(os.availableParallelism())];
-for (const name of ['OPLUS_CUDA', 'OPLUS_CUDA_ARCHS']) {
-	if (process.env[name]) args.push(`--CD${name}=${process.env[name]}`);
-}
+if (process.env.OPLUS_CUDA) args.push(`--CDOPLUS_CUDA=${process.env.OPLUS_CUDA}`);
+args.push(`--CDOPLUS_CUDA_ARCHS=${process.env.OPLUS_CUDA_ARCHS || architectures()}`);
 const built = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
 if (built.status !== 0) {
 	console.error('oplus: the build failed. It needs CMake 3.18, a C++20 compiler (g++ 10, clang 12) and make or ninja.');

@@ -31,7 +31,8 @@ OPLUS_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 template <typename F>
 static inline void split(int64_t n, int64_t grain, int64_t deserved, F&& f) {
   const int64_t all = pieces(n, grain);
-  int64_t parts = deserved < 2 ? 1 : least(all, least(deserved, 4 * threads()));
+  // As many for each thread: three equal parts take two threads as long as four.
+  int64_t parts = deserved < 2 ? 1 : least(all, pieces(least(deserved, 4 * threads()), threads()) * threads());
   if (parts <= 1) {
     f(int64_t{0}, n);
     return;

@@ -165,6 +165,9 @@ static inline void stored_dots(const StoredDots<S>& d, int64_t j0, int64_t j1) {
   else stored_tiles<S, kManyRows, kColumnsOfMany>(d, j0, j1);
 }
 
+// Bytes of weights that are worth a task: about 10 µs of memory. (A decoder's step is one product after another, so the pool's
+// threads are awake.)
+constexpr int64_t kTaskBytes = 1 << 18;
 // Packing pays from so many rows on.
 constexpr int64_t kStoredDotRows = 32;
 
@@ -173,8 +176,7 @@ static inline void stored_dot_product(const float* x, const uint8_t* w, const fl
                                       int64_t F) {
   const int64_t stride = row_bytes<S>(C);
   const StoredDots<S> d{x, bias, w, y, N, C, F, stride};
-  split(F, 24, most(F * stride / (4 * kTaskFloats), N * F * C / kTaskWork),
-        [&](int64_t j0, int64_t j1) { stored_dots(d, j0, j1); });
+  split(F, 24, most(F * stride / kTaskBytes, N * F * C / kTaskWork), [&](int64_t j0, int64_t j1) { stored_dots(d, j0, j1); });
 }
 
 template <typename S>
