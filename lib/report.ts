@@ -28,7 +28,7 @@ th, td { padding: .4rem .7rem; border-bottom: 1px solid #e3e3e3; text-align: lef
 const escapes: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 
 /** Text that is safe inside HTML. */
-function safe(text: string): string {
+export function safe(text: string): string {
 	return text.replace(/[&<>"']/g, (character) => escapes[character]!);
 }
 

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, expect, test } from 'vitest';
+import { made } from './models/llama/models.js';
 
 /** Every example compiles against the package's own types and runs; so does the program in the README. */
 
@@ -17,14 +18,21 @@ beforeAll(async () => {
 	});
 }, 120_000);
 
+/** What an example is told on its command line. */
+const given: Readonly<Record<string, () => Promise<string>>> = { 'generate.mts': made };
+
 test.each(examples)('%s', async (name) => {
-	const { stdout, stderr } = await execute(process.execPath, [path.join('build', 'examples', name.replace('.mts', '.mjs'))], { cwd: root });
+	const program = path.join('build', 'examples', name.replace('.mts', '.mjs'));
+	const told = given[name] ? [await given[name]()] : [];
+	const { stdout, stderr } = await execute(process.execPath, [program, ...told], { cwd: root });
 	expect(stderr).toBe('');
-	expect(stdout.trim().split('\n').length).toBeGreaterThan(1);
+	expect(stdout.trim().split('\n').length).toBeGreaterThan(name === 'generate.mts' ? 0 : 1);
 	expect(stdout).not.toMatch(/NaN|undefined/);
 });
 
-test("the README's program is examples/readme.mts, word for word", () => {
-	const program = /```ts\n([\s\S]*?)```/.exec(fs.readFileSync(path.join(root, 'README.md'), 'utf8'))?.[1];
-	expect(program).toBe(fs.readFileSync(path.join(root, 'examples', 'readme.mts'), 'utf8'));
+test.each(['readme.mts', 'generate.mts'])("%s is one of the README's programs, word for word", (name) => {
+	const programs = [...fs.readFileSync(path.join(root, 'README.md'), 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map(
+		([, program]) => program,
+	);
+	expect(programs).toContain(fs.readFileSync(path.join(root, 'examples', name), 'utf8'));
 });

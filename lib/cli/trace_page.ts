@@ -1,4 +1,5 @@
 import type { Held } from '../models/trace.js';
+import { safe } from '../report.js';
 import { traceScript } from './trace_script.js';
 import { traceStyle } from './trace_style.js';
 
@@ -76,13 +77,6 @@ ${table(tokens, steps, held)}
 </body>
 </html>
 `;
-}
-
-const escapes: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
-
-/** Text that is safe inside HTML. */
-function safe(text: string): string {
-	return text.replace(/[&<>"']/g, (character) => escapes[character]!);
 }
 
 /** Characters that cannot be seen, as others that can. */
