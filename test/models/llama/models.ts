@@ -2,7 +2,7 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 import { window } from '../../../lib/cache/index.js';
 import { memory, synchronize } from '../../../lib/device.js';
-import { weightShapes } from '../../../lib/io/pretrained.js';
+import { type LlamaSizes, weightShapes } from '../../../lib/io/pretrained.js';
 import type { StoredTensor } from '../../../lib/io/safetensors.js';
 import type { Llama } from '../../../lib/models/llama.js';
 import { Random } from '../../../lib/random.js';
@@ -14,10 +14,10 @@ export { published };
 export const madeSizes = { dim: 32, hidden: 48, layers: 3, heads: 8, kvHeads: 4, headDim: 4, vocabulary: 300 };
 
 /** Random weights of a size that keeps activations near 1 and attention neither flat nor a single peak. */
-export function madeTensors(seed = 5): Map<string, StoredTensor> {
+export function madeTensors(seed = 5, sizes: LlamaSizes = madeSizes): Map<string, StoredTensor> {
 	const random = new Random(seed);
 	return new Map(
-		[...weightShapes(madeSizes, [])].map(([name, shape]) => {
+		[...weightShapes(sizes, [])].map(([name, shape]) => {
 			const scale = name.includes('embed') ? 1 : 1.6 / Math.sqrt(shape.at(-1)!);
 			const numbers = Float32Array.from({ length: shape.reduce((n, side) => n * side, 1) }, () =>
 				shape.length === 1 ? 1 + 0.1 * random.normal() : scale * random.normal(),
