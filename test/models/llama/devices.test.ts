@@ -79,14 +79,15 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 			'$name: logits of every token, one by one and all at once, in f32 and f16',
 			async (plan) => {
 				const each = everywhere(plan);
-				const naive = boundFor(each, positions, tokens);
+				const list = tokens.slice(0, 26); // one by one they take long where kernels are emulated
+				const naive = boundFor(each, positions, list);
 				const whole: Float32Array[] = []; // logits in f32
 				for (const dtype of ['f32', 'f16'] as const) {
 					const [steps, right] = pair(each, { dtype });
 					using _steps = steps;
 					using _right = right;
 					let bound = naive;
-					for (const [i, token] of tokens.entries()) {
+					for (const [i, token] of list.entries()) {
 						const expected = (await right.next([token])).slice();
 						if (dtype === 'f32') whole.push(expected);
 						// In f16 the last bit may be rounded the other way, and all states after it change (see runBeside).
@@ -94,7 +95,7 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 						expect(worst(await steps.next([token]), expected), `${dtype}, token ${i}`).toBeLessThanOrEqual(bound);
 					}
 					await expectSame(steps, right, bound, dtype);
-					for (const cut of [[tokens], pieces(tokens, 20, 1)]) {
+					for (const cut of [[list], pieces(list, 15, 1)]) {
 						using session = model.session({ cache: policiesOf(each), positions, dtype });
 						for (const piece of cut) await session.append(piece);
 						await expectSame(session, right, bound, `${dtype}, ${cut.length} pieces`);
