@@ -7,7 +7,7 @@ import { blocks, type WeightType, weightBytes } from '../lib/io/pretrained.js';
 import * as ops from '../lib/ops/index.js';
 import { Tensor, tensor } from '../lib/tensor.js';
 import { file } from './files.js';
-import { generator, isSlow, slowOperations } from './harness.js';
+import { apart, generator, isSlow, largest, slowOperations, worst } from './harness.js';
 import { dequantize } from './io/dequantize.js';
 import { quantize } from './io/quantize.js';
 import { weightsOf } from './ops/linear_stored.js';
@@ -127,8 +127,10 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 				padded.set(bytes, offset);
 				const w = Tensor.map([F, C], device, type, await file('weights', padded), offset);
 				expect(await ops.linear(x, w).read(), `N=${N}, offset ${offset}`).toEqual(wanted);
-				expect(await ops.embed(Int32Array.of(4, 0), w).read()).toEqual(
-					Float32Array.of(...numbers.subarray(4 * C), ...numbers.subarray(0, C)),
+				const rows = await ops.embed(Int32Array.of(4, 0), w).read();
+				// As numbers: −0 + 0 is 0.
+				expect(rows.map((number) => number + 0)).toEqual(
+					Float32Array.of(...numbers.subarray(4 * C), ...numbers.subarray(0, C)).map((number) => number + 0),
 				);
 			}
 		}
@@ -175,10 +177,19 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 
 	test('a product with floats is the same by both names', async () => {
 		for (const N of [1, 5, 40]) {
-			const [x, w] = [on(Float32Array.from({ length: N * 37 }, generator(1)), [N, 37]), weightsOf('f32', 11, 37).on(device)];
+			const numbers = Float32Array.from({ length: N * 37 }, generator(1));
+			const [x, { numbers: weights, on: placed }] = [on(numbers, [N, 37]), weightsOf('f32', 11, 37)];
+			const w = placed(device);
 			const y = Tensor.empty([N, 11], device);
 			binding.linearStored(x.buffer, w.buffer, null, y.buffer, 0, N, 37, 11);
-			expect(await y.read()).toEqual(await ops.linear(x, w).read());
+			const [found, wanted] = [await y.read(), await ops.linear(x, w).read()];
+			if (device === 'cpu') expect(found).toEqual(wanted);
+			// Elsewhere two kernels, which add in two orders: no partial sum is larger than that of all magnitudes.
+			const sizes = wanted.map((_, i) => {
+				const row = weights.subarray((i % 11) * 37, ((i % 11) + 1) * 37);
+				return row.reduce((sum, weight, c) => sum + Math.abs(weight * numbers[Math.floor(i / 11) * 37 + c]!), 0);
+			});
+			expect(worst(found, wanted)).toBeLessThanOrEqual(apart(37, largest(sizes)));
 		}
 	});
 

@@ -129,8 +129,8 @@ void cache_attend(Stream stream, In<float> q, In<float> k, In<float> v, InOut<ui
                   int64_t reach, int64_t kind, bool neighbours) {
   expect_heads(H, G, D);
   const Cache cache{keys.data, values.data, positions.data, scores.data, ranks.data, G, S, P, static_cast<int>(D)};
-  expect_cache(cache, keys, values, positions, scores, ranks, B, kind);
   expect("q", q, volume(B, T, H, D)), expect("k", k, volume(B, T, G, D)), expect("v", v, volume(B, T, G, D));
+  expect_cache(cache, keys, values, positions, scores, ranks, B, kind);
   expect("table", table, volume(S + 1, D)), expect("seen", seen, B), expect("lengths", lengths, B);
   expect("o", o, volume(B, T, H, D)), expect("received", received, volume(B, P, S + 1));
   if (rule < kNeverEvict || rule > kEvictOutside) fail(OPLUS_BAD_SHAPE, "there is no rule %lld", static_cast<long long>(rule));
@@ -140,9 +140,10 @@ void cache_attend(Stream stream, In<float> q, In<float> k, In<float> v, InOut<ui
   if (reach < 1) fail(OPLUS_BAD_SHAPE, "a reach of %lld, expected at least 1", static_cast<long long>(reach));
   if (!ranks != !table) fail(OPLUS_BAD_SHAPE, "%s", "ranks and a table go together");
   if (table && D % 2) fail(OPLUS_BAD_SHAPE, "heads of %lld numbers, expected an even number", static_cast<long long>(D));
-  if ((received || rule == kEvictOutside) && T != 1)
-    fail(OPLUS_BAD_SHAPE, "%lld tokens, expected 1 where `received` is asked for or the caller chooses what goes",
-         static_cast<long long>(T));
+  if (received && T != 1)
+    fail(OPLUS_BAD_SHAPE, "%lld tokens, expected 1 where `received` is asked for", static_cast<long long>(T));
+  if (rule == kEvictOutside && T != 1)
+    fail(OPLUS_BAD_SHAPE, "%lld tokens, expected 1 where the caller chooses what goes", static_cast<long long>(T));
   Step step{};
   step.cache = cache;
   step.rules = {rule, sinks, recent, keep};

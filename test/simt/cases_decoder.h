@@ -1,4 +1,4 @@
-// What pretrained decoders are made of: normalisation, gate, rotary positions, what each key received.
+// What pretrained decoders are made of: normalisation, gate, rotary positions, what each key received, the loss of a token.
 #pragma once
 #include "harness.h"
 
@@ -147,6 +147,45 @@ inline void received_case(const ReceivedCase& c) {
   compare(name, received, reference(0.0), reference(0.0f));
 }
 
+// Targets of rows: the last class, then any, and in the last two rows none that there is. barred: every third class cannot be.
+inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barred = false, bool shifted = false) {
+  const std::string name = label("crossEntropy", {N, V}) + (barred ? " barred" : "") + (shifted ? " shifted" : "");
+  if (!wanted(name)) return;
+  Random random(unsigned(N * 7 + V));
+  const int64_t skip = shifted ? 1 : 0;
+  Floats x = random.normals(skip + N * V, spread);
+  std::vector<int32_t> targets;
+  for (int64_t n = 0; n < N; ++n) targets.push_back(n == 0 ? int32_t(V - 1) : random.below(int(V)));
+  if (N > 2) targets[size_t(N - 2)] = -1, targets[size_t(N - 1)] = int32_t(V);
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t v = n % 3; barred && v < V; v += 3)
+      if (v != targets[size_t(n)]) x[size_t(skip + n * V + v)] = -kInf;
+  if (N > 8) {  // rows that no class can follow, or that are no distribution
+    std::fill_n(x.begin() + skip + V, V, -kInf), x[size_t(skip + 2 * V + V / 2)] = kInf;
+    x[size_t(skip + 3 * V + V / 3)] = NAN, x[size_t(skip + 4 * V + targets[4])] = -kInf;
+    std::fill_n(x.begin() + skip + 5 * V, V, -80.f), x[size_t(skip + 5 * V + targets[5])] = 80;  // almost certain
+  }
+  const auto reference = [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<T> losses;
+    for (int64_t n = 0; n < N; ++n) {
+      const float* row = x.data() + skip + n * V;
+      T top = -kInf, sum = 0;
+      for (int64_t v = 0; v < V; ++v) top = std::fmax(top, T(row[v]));
+      for (int64_t v = 0; v < V; ++v) sum += std::exp(T(row[v]) - top);
+      const int32_t target = targets[size_t(n)];
+      losses.push_back(target < 0 || target >= V ? T(NAN) : std::log(sum) + (top - T(row[target])));
+    }
+    return losses;
+  };
+  const Tensor logits(x), loss{size_t(N)};
+  const Ints ids(targets);
+  Argument in(logits);
+  in.value.data = static_cast<char*>(in.value.data) + 4 * skip, in.value.bytes -= 4 * skip;
+  call(name, "crossEntropy", {in, ids, loss, double(N), double(V)});
+  compare(name, loss, reference(0.0), reference(0.0f));
+}
+
 inline void decoder_cases() {
   for (auto [N, C] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {9, 64}, {5, 1024}, {2, 1500}, {3, 1027}, {1, 4096}})
     rms_norm_case(N, C);
@@ -160,4 +199,8 @@ inline void decoder_cases() {
   received_case({1, 64, 64, 2, 2, 36, 64}), received_case({1, 100, 100, 2, 2, 64, 90, 4, 2, 30}),
       received_case({1, 1, 300, 8, 1, 24});
   received_case({1, 90, 12, 2, 1, 16});  // queries that see nothing
+  for (auto [N, V] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {9, 5}, {10, 64}, {2, 513}, {1, 2052}, {1, 4097}, {2, 9000}})
+    cross_entropy_case(N, V), cross_entropy_case(N, V, 40, true);
+  cross_entropy_case(10, 600, 4, false, true), cross_entropy_case(1, 9000, 1, false, true), cross_entropy_case(1, 150000, 1),
+      cross_entropy_case(1, 150001, 2);
 }

@@ -1,4 +1,4 @@
-// Linear maps and embeddings on stored weights, each kind decoded by its definition, number by number.
+// Linear maps and embeddings on stored weights, each kind decoded by its definition, number by number; and where damage begins.
 #pragma once
 #include "harness.h"
 
@@ -111,6 +111,47 @@ inline void stored_case(const StoredCase& c) {
   if (kBlock[c.kind] > 1) call(name, "linearStored", {in, weights, tb, y, c.kind, n(1), n(c.C - 1), n(1)}, OPLUS_BAD_SHAPE);
 }
 
+// Every bit that does not count is set; scales are the largest finite ones, until one of them is an infinity or NaN.
+inline void fault_case(int kind, int64_t count, int64_t shift = 0) {
+  const std::string name = label("firstFault", {kind, count}) + (shift ? " shifted" : "");
+  if (!wanted(name)) return;
+  const bool brain = kind == kF32 || kind == kBf16;
+  std::vector<int64_t> scales{kind == kF32 ? 2 : kind == kQ6_K ? 208 : 0};
+  if (kind == kQ4_K) scales.push_back(2);
+  std::vector<uint8_t> sound(size_t(shift + count * kBlockBytes[kind]), 0xff);
+  const auto put = [&](std::vector<uint8_t>& bytes, int64_t block, int64_t scale, int bits) {
+    const size_t at = size_t(shift + block * kBlockBytes[kind] + scale);
+    bytes[at] = uint8_t(bits), bytes[at + 1] = uint8_t(bits >> 8);
+  };
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t scale : scales) put(sound, i, scale, brain ? 0xff7f : 0x7bff);
+  const auto find = [&](const std::vector<uint8_t>& bytes, int64_t right) {
+    const Memory<uint8_t> w(bytes);
+    const Ints found{size_t(1)};
+    Argument in(w);
+    in.value.data = static_cast<char*>(in.value.data) + shift, in.value.bytes -= shift;
+    call(name, "firstFault", {in, found, kind, double(count * kBlock[kind])});
+    const int32_t first = found.read(name)[0];
+    report(first == right, name, "is " + std::to_string(first) + ", expected " + std::to_string(right));
+  };
+  find(sound, -1);
+  const int faults[] = {brain ? 0x7f80 : 0x7c00, brain ? 0xff80 : 0xfc00, brain ? 0x7fc1 : 0x7e01};
+  for (int64_t block : {int64_t(0), count / 2, count - 1})
+    for (int64_t scale : scales) {
+      std::vector<uint8_t> bytes = sound;
+      put(bytes, block, scale, faults[block % 3]);
+      find(bytes, block * kBlock[kind]);
+      put(bytes, count - 1, scale, faults[2]);  // a later one does not matter
+      find(bytes, block * kBlock[kind]);
+    }
+  if (shift) return;
+  const Memory<uint8_t> w(sound);
+  const Ints found{size_t(1)};
+  const auto refused = [&](int of, int64_t n) { call(name, "firstFault", {w, found, of, double(n)}, OPLUS_BAD_SHAPE); };
+  refused(kind, (count + 1) * kBlock[kind]), refused(7, count), refused(-1, count), refused(kind, -kBlock[kind]);
+  if (kBlock[kind] > 1) refused(kind, count * kBlock[kind] - 1);
+}
+
 inline void stored_cases() {
   for (int kind = 0; kind < 7; ++kind) {
     const int64_t C = kBlock[kind] == 1 ? 64 : 3 * kBlock[kind];
@@ -122,4 +163,8 @@ inline void stored_cases() {
   for (int kind : {kF32, kF16, kBf16})
     for (int64_t C : {1, 3, 7, 36, 130})
       for (int64_t N : {1, 5, 11}) stored_case({kind, N, C, 13}), stored_case({kind, N, C, 9, 2});
+  for (int kind = 0; kind < 7; ++kind) {
+    for (int64_t count : {1, 3, 8, 9, 70}) fault_case(kind, count), fault_case(kind, count, 2);
+    fault_case(kind, kind < kQ8_0 ? 20003 : 300), fault_case(kind, 21, 1);
+  }
 }

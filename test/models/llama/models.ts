@@ -2,7 +2,7 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 import { window } from '../../../lib/cache/index.js';
 import { memory, synchronize } from '../../../lib/device.js';
-import { weightShapes } from '../../../lib/io/pretrained.js';
+import { type LlamaSizes, weightShapes } from '../../../lib/io/pretrained.js';
 import type { StoredTensor } from '../../../lib/io/safetensors.js';
 import type { Llama } from '../../../lib/models/llama.js';
 import { Random } from '../../../lib/random.js';
@@ -14,7 +14,11 @@ export { published };
 export const madeSizes = { dim: 32, hidden: 48, layers: 3, heads: 8, kvHeads: 4, headDim: 4, vocabulary: 300 };
 
 /** Random weights of a size that keeps activations near 1 and attention neither flat nor a single peak. */
+<<<<<<< HEAD
 export function madeTensors(seed = 5, sizes = madeSizes): Map<string, StoredTensor> {
+=======
+export function madeTensors(seed = 5, sizes: LlamaSizes = madeSizes): Map<string, StoredTensor> {
+>>>>>>> cuda-decoder
 	const random = new Random(seed);
 	return new Map(
 		[...weightShapes(sizes, [])].map(([name, shape]) => {
