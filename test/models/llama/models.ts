@@ -14,11 +14,7 @@ export { published };
 export const madeSizes = { dim: 32, hidden: 48, layers: 3, heads: 8, kvHeads: 4, headDim: 4, vocabulary: 300 };
 
 /** Random weights of a size that keeps activations near 1 and attention neither flat nor a single peak. */
-<<<<<<< HEAD
-export function madeTensors(seed = 5, sizes = madeSizes): Map<string, StoredTensor> {
-=======
 export function madeTensors(seed = 5, sizes: LlamaSizes = madeSizes): Map<string, StoredTensor> {
->>>>>>> cuda-decoder
 	const random = new Random(seed);
 	return new Map(
 		[...weightShapes(sizes, [])].map(([name, shape]) => {
