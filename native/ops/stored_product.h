@@ -140,9 +140,16 @@ static inline void stored_rows(const StoredDots<S>& d, int64_t j0, int64_t j1) {
       }
     };
     int64_t k = 0;
-    for (; k + kStep <= d.C; k += kStep)
+    for (; k + kStep <= d.C; k += kStep) {
+      __builtin_prefetch(w + k * S::kBytes / S::kNumbers + 4096);
+      if constexpr (kStep * S::kBytes / S::kNumbers > 64) {
+#pragma GCC unroll 4
+        for (int64_t line = 64; line < kStep * S::kBytes / S::kNumbers; line += 64)
+          __builtin_prefetch(w + k * S::kBytes / S::kNumbers + 4096 + line);
+      }
 #pragma GCC unroll 4
       for (int64_t c = 0; c < kStep; c += kPiece) add_some(k + c, static_cast<int>(c / kLanes) % kChains, kPiece);
+    }
     for (; k < d.C; k += kPiece) add_some(k, 0, d.C - k);
     for (int r = 0; r < kRows; ++r) {
       Vec total = sums[r][0];
