@@ -50,6 +50,15 @@ if (!startLlama) console.log(`no node-llama-cpp beside the decoders; to have it:
 
 const lines = [];
 const decoders = [];
+const part = options.only.length > 0 ? `-${options.only.join('-')}` : '';
+const title = `${machine.date.slice(0, 10)}-${machine.cpu.replaceAll(/[^A-Za-z0-9]+/g, '-').replaceAll(/^-|-$/g, '') || 'cpu'}${part}${options.quick ? '-quick' : ''}`;
+const file = path.join(options.out, `${title}.json`);
+/** After every case: a run takes an hour, and what was measured shall not be lost with the rest. */
+function save(curves = []) {
+	fs.mkdirSync(options.out, { recursive: true });
+	fs.writeFileSync(file, JSON.stringify({ machine, lines, decoders, curves }, null, 2) + '\n');
+}
+
 for (const threads of options.threads.map(Number)) {
 	oplus.setThreads(threads);
 	const torch = torchFor?.(threads);
@@ -59,6 +68,7 @@ for (const threads of options.threads.map(Number)) {
 			const line = lineOf(measured);
 			lines.push(line);
 			console.log(print(line));
+			save();
 		}
 	}
 	torch?.close();
@@ -67,15 +77,13 @@ for (const threads of options.threads.map(Number)) {
 			const line = lineOf(measured);
 			decoders.push(line);
 			console.log(print(line));
+			save();
 		}
 	}
 }
 oplus.setThreads(1);
 const curves = wanted(growth) ? await growth.run({ quick: options.quick }) : [];
 
-const title = `${machine.date.slice(0, 10)}-${machine.cpu.replaceAll(/[^A-Za-z0-9]+/g, '-').replaceAll(/^-|-$/g, '') || 'cpu'}${options.quick ? '-quick' : ''}`;
-fs.mkdirSync(options.out, { recursive: true });
-const file = path.join(options.out, `${title}.json`);
-fs.writeFileSync(file, JSON.stringify({ machine, lines, decoders, curves }, null, 2) + '\n');
+save(curves);
 const page = await writePage(path.join(options.out, `${title}.html`), { machine, lines, decoders, curves });
 console.log(`\n${path.relative(process.cwd(), file)}${page ? `, ${path.relative(process.cwd(), page)}` : ''}`);
