@@ -150,8 +150,12 @@ export class Tensor implements Resource {
 
 	/** Overwrite the numbers, bit by bit. Queued like an operation, so work queued before still sees the old ones. */
 	write(data: ArrayBufferView): void {
-		if (data.byteLength !== this.bytes) throw new ShapeError(`write: data holds ${data.byteLength} bytes, expected ${this.bytes}`);
-		binding.write(this.buffer, data);
+		const { buffer } = this;
+		if (data.byteLength !== this.bytes) {
+			const found = (data.byteLength * this.size) / this.bytes;
+			throw new ShapeError(`write: data holds ${Number.isFinite(found) ? found : data.byteLength} elements, expected ${this.size}`);
+		}
+		binding.write(buffer, data);
 		this.version++;
 	}
 

@@ -183,8 +183,7 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 			const y = Tensor.empty([N, 11], device);
 			binding.linearStored(x.buffer, w.buffer, null, y.buffer, 0, N, 37, 11);
 			const [found, wanted] = [await y.read(), await ops.linear(x, w).read()];
-			if (device === 'cpu') expect(found).toEqual(wanted);
-			// Elsewhere two kernels, which add in two orders: no partial sum is larger than that of all magnitudes.
+			// Few rows take a kernel of their own, as does the GPU, which adds in another order: no partial sum is larger than that of all magnitudes.
 			const sizes = wanted.map((_, i) => {
 				const row = weights.subarray((i % 11) * 37, ((i % 11) + 1) * 37);
 				return row.reduce((sum, weight, c) => sum + Math.abs(weight * numbers[Math.floor(i / 11) * 37 + c]!), 0);
