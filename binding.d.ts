@@ -342,9 +342,9 @@ export interface Runtime {
 	create(device: string, bytes: int, data: ArrayBufferView | null): Buffer;
 	/**
 	 * `bytes` bytes of a file from `offset` on: on the CPU its own pages, read when they are used, not counted by `memory` and never
-	 * written; on other devices a copy.
+	 * written. A copy on other devices, and where `offset` is no multiple of `alignment`.
 	 */
-	map(device: string, path: string, offset: int, bytes: int): Buffer;
+	map(device: string, path: string, offset: int, bytes: int, alignment: int): Buffer;
 	/** Overwrite from the front (copied before the call returns; queued like an operation). */
 	write(buffer: Buffer, data: ArrayBufferView): void;
 	/** Free. Work already queued still runs. Disposing twice is fine. */

@@ -95,11 +95,11 @@ export class Tensor implements Resource {
 	}
 
 	/**
-	 * Numbers that lie in a file, from byte `offset` on: on the CPU its own pages, read when they are used and never written; on other
-	 * devices a copy. The file must stay as it is while the tensor is in use.
+	 * Numbers that lie in a file, from byte `offset` on: on the CPU its own pages, read when they are used and never written; a copy on
+	 * other devices, and where numbers do not begin at a multiple of their size. The file must stay as it is while the tensor is in use.
 	 */
 	static map(shape: readonly number[], device: DeviceName, dtype: DType, path: string, offset: number): Tensor {
-		const buffer = binding.map(device, path, offset, bytesFor(dtype, count(shape)));
+		const buffer = binding.map(device, path, offset, bytesFor(dtype, count(shape)), dtype === 'f32' || dtype === 'i32' ? 4 : 2);
 		return new Tensor(shape, dtype, device, { buffer, users: 0 });
 	}
 

@@ -52,7 +52,7 @@ export async function mapWeights(files: PretrainedFiles, options: MapOptions): P
 				continue;
 			}
 			if (options.verify) await verify(name, weight);
-			made.set(name, persist(weight.shape.length === 1 ? await vector(weight, options.device) : await matrix(weight, options.device)));
+			made.set(name, persist(weight.shape.length === 1 ? await vector(weight, options.device) : matrix(weight, options.device)));
 		}
 	} catch (error) {
 		for (const tensor of made.values()) tensor.dispose();
@@ -98,14 +98,7 @@ export function tensorsOf({ embedding, layers, norm, head }: LlamaWeights): Set<
 	return all;
 }
 
-/** Numbers are used in place only where they lie at a multiple of their size, as the formats ask for. */
-function aligned({ type, offset }: StoredWeight): boolean {
-	return offset % (type === 'f32' ? 4 : 2) === 0;
-}
-
-async function matrix(weight: StoredWeight, device: DeviceName): Promise<Tensor> {
-	const { type, shape, path, offset } = weight;
-	if (!aligned(weight)) return Tensor.empty(shape, device, type, await bytesOf(weight));
+function matrix({ type, shape, path, offset }: StoredWeight, device: DeviceName): Tensor {
 	try {
 		return Tensor.map(shape, device, type, path, offset);
 	} catch (error) {
@@ -132,7 +125,7 @@ async function bytesOf({ path, offset, bytes }: StoredWeight): Promise<Uint8Arra
 /** @throws FormatError at the byte of the first number that is not finite */
 async function verify(name: string, weight: StoredWeight): Promise<void> {
 	const { type, shape, path, offset } = weight;
-	const w = await matrix(weight, 'cpu');
+	const w = matrix(weight, 'cpu');
 	const found = Tensor.empty([1], 'cpu', 'i32');
 	binding.firstFault(w.buffer, found.buffer, storedKinds[type]!, w.size);
 	const [first] = await found.read();

@@ -1,4 +1,5 @@
 // Buffers: made, written, read back and freed; and waiting for a queue.
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -60,17 +61,20 @@ napi_value create(napi_env env, napi_callback_info info) {
 Napi::Value map(const Napi::CallbackInfo& info) {
   return Napi::Value(
       info.Env(), guarded(info.Env(), [&]() -> napi_value {
-        if (info.Length() != 4 || !info[0].IsString() || !info[1].IsString() || !info[2].IsNumber() || !info[3].IsNumber())
-          throw Error("ERR_ARGUMENT", "map: expects (device, path, offset, bytes)");
+        if (info.Length() != 5 || !info[0].IsString() || !info[1].IsString() || !info[2].IsNumber() || !info[3].IsNumber() ||
+            !info[4].IsNumber())
+          throw Error("ERR_ARGUMENT", "map: expects (device, path, offset, bytes, alignment)");
         Environment& environment = environment_of(info);
         const auto whole = [&](size_t i) {
           const double value = info[i].As<Napi::Number>().DoubleValue();
           if (!(value >= 0) || value != std::trunc(value) || value > 9007199254740991.0)
-            throw Error("ERR_ARGUMENT", "map: offset and bytes are integers from 0, found " + std::to_string(value));
+            throw Error("ERR_ARGUMENT", "map: offset, bytes and alignment are integers from 0, found " + std::to_string(value));
           return static_cast<int64_t>(value);
         };
-        BufferRef buffer =
-            environment.map(info[0].As<Napi::String>().Utf8Value(), info[1].As<Napi::String>().Utf8Value(), whole(2), whole(3));
+        BufferRef buffer = environment.map(info[0].As<Napi::String>().Utf8Value(), info[1].As<Napi::String>().Utf8Value(),
+                                           whole(2), whole(3), std::max<int64_t>(1, whole(4)));
+        int64_t total;
+        if (!buffer->file && buffer->queue->on_host()) napi_adjust_external_memory(info.Env(), buffer->bytes, &total);
         return Napi::Number::New(info.Env(), environment.add(std::move(buffer)));
       }));
 }

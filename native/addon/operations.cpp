@@ -80,6 +80,10 @@ napi_value call(napi_env env, napi_callback_info info) {
       if (argument.written && buffer->file)
         throw Error("ERR_ARGUMENT", std::string(entry.ops[0]->name) + ": argument " + std::to_string(i + 1) +
                                         " is written, but its memory is a file's and can only be read");
+      if (reinterpret_cast<uintptr_t>(buffer->data) % argument.alignment)
+        throw Error("ERR_ARGUMENT", std::string(entry.ops[0]->name) + ": argument " + std::to_string(i + 1) +
+                                        " begins between two numbers of its file, expected a multiple of " +
+                                        std::to_string(argument.alignment) + " bytes");
       value.data = buffer->data;
       value.bytes = buffer->bytes;
       queued.read |= static_cast<uint32_t>(argument.read) << i;

@@ -19,8 +19,14 @@ std::vector<Argument> arguments_of(const char* signature) {
     const auto ends = [&](std::string_view suffix) {
       return words.size() >= suffix.size() && words.substr(words.size() - suffix.size()) == suffix;
     };
-    Argument argument{Argument::buffer, starts("in"), starts("out") || starts("inout"),
-                      words.find("? ") != std::string_view::npos, !ends(" f32")};
+    Argument argument{Argument::buffer,
+                      starts("in"),
+                      starts("out") || starts("inout"),
+                      words.find("? ") != std::string_view::npos,
+                      ends(" u8")    ? uintptr_t{1}
+                      : ends(" u16") ? uintptr_t{2}
+                                     : uintptr_t{4},
+                      !ends(" f32")};
     if (words == "int") argument.kind = Argument::integer;
     if (words == "float") argument.kind = Argument::real;
     if (words == "bool") argument.kind = Argument::flag;
@@ -102,7 +108,7 @@ void Environment::write(const BufferRef& buffer, const void* data, int64_t bytes
   queue.submit([buffer, copy, upload] { upload(buffer, copy->data(), static_cast<int64_t>(copy->size())); });
 }
 
-BufferRef Environment::map(std::string_view device, const std::string& path, int64_t offset, int64_t bytes) {
+BufferRef Environment::map(std::string_view device, const std::string& path, int64_t offset, int64_t bytes, int64_t alignment) {
   std::shared_ptr<const Mapping> file = Mapping::open(path);
   for (auto at = files_.begin(); at != files_.end();) {
     const std::shared_ptr<const Mapping> known = at->lock();
@@ -111,7 +117,7 @@ BufferRef Environment::map(std::string_view device, const std::string& path, int
   }
   if (std::none_of(files_.begin(), files_.end(), [&](const auto& each) { return each.lock() == file; })) files_.push_back(file);
   const std::shared_ptr<Queue>& on = queue(device);
-  if (on->on_host()) return std::make_shared<Buffer>(on, std::move(file), offset, bytes);
+  if (on->on_host() && offset % alignment == 0) return std::make_shared<Buffer>(on, std::move(file), offset, bytes);
   const char* from = file->at(offset, bytes);
   auto buffer = std::make_shared<Buffer>(on, bytes);
   on->submit([buffer, file, from] {

@@ -16,7 +16,8 @@ namespace oplus {
 struct Argument {
   enum Kind { integer, real, flag, buffer } kind;
   bool read, written, optional;
-  bool alone;  // of a buffer that holds no floats: places and the like, which are checked and must not change meanwhile
+  uintptr_t alignment;  // of a buffer's elements, in bytes
+  bool alone;           // of a buffer that holds no floats: places and the like, which are checked and must not change meanwhile
 };
 std::vector<Argument> arguments_of(const char* signature);
 
@@ -34,8 +35,9 @@ class Environment {
   const std::shared_ptr<Queue>& queue(std::string_view device);
   // `fresh`: nothing that is queued can be using the buffer.
   void write(const BufferRef& buffer, const void* data, int64_t bytes, bool fresh);
-  // A part of a file as a buffer: on the CPU the file's own pages, read when they are used; elsewhere a copy.
-  BufferRef map(std::string_view device, const std::string& path, int64_t offset, int64_t bytes);
+  // A part of a file as a buffer: on the CPU the file's own pages, read when they are used; a copy elsewhere, and where the part
+  // does not begin at a multiple of `alignment`.
+  BufferRef map(std::string_view device, const std::string& path, int64_t offset, int64_t bytes, int64_t alignment);
   void close();
 
   // Owned until the environment ends: JavaScript functions point to it.

@@ -11,6 +11,8 @@ void linear_stored(In<float> x, In<uint8_t> w, MaybeIn<float> b, Out<float> y, i
   expect("y", y, volume(N, F));
   if (kind == kStoredF32) {
     expect("w", w, volume(F, C, 4));
+    if (reinterpret_cast<uintptr_t>(w.data) % 4)
+      fail(OPLUS_BAD_SHAPE, "%s", "`w` begins between two numbers, expected a multiple of 4 bytes");
     if (N >= 1 && N <= 4) return stored_dot_product<F32>(x.data, w.data, b.data, y.data, N, C, F);
     return product({{x.data, C, true}, {reinterpret_cast<const float*>(w.data), C, true}, b.data, y.data, N, F, C});
   }
