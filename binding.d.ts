@@ -171,7 +171,74 @@ export interface Operations {
 		causal: boolean,
 	): void;
 
-	// ---- pretrained decoders -----------------------------------------------------------------------------------
+	/**
+	 * Attention by products of features (FAVOR+; native/ops/favor.h has the kinds, their numbers and the state). q [B, T, H, D],
+	 * k [B, T, G, D], v [B, T, G, E], omega [M, D]; o [B, T, H, E], R [B, T, H] its normalisers. State in (c0 [B, G], z0 [B, G, M],
+	 * S0 [B, G, M, E]: all or none) and out (c, z, S; may be the same buffers). lengths [B] (i32): tokens at t ≥ lengths[b] take
+	 * no part and give 0. marks [B, G, ceil(T / every), 1 + M + M·E]: c, z, S before every `every` tokens (a multiple of 64), or
+	 * without `causal` [B, G, 1, …]: after all of them.
+	 */
+	linearAttention(
+		q: In,
+		k: In,
+		v: In,
+		omega: In,
+		c0: MaybeIn,
+		z0: MaybeIn,
+		S0: MaybeIn,
+		lengths: MaybeInInt,
+		o: Out,
+		R: MaybeOut,
+		marks: MaybeOut,
+		c: Out,
+		z: Out,
+		S: Out,
+		B: int,
+		T: int,
+		H: int,
+		G: int,
+		D: int,
+		E: int,
+		M: int,
+		feature: int,
+		factor: float,
+		epsilon: float,
+		every: int,
+		causal: boolean,
+	): void;
+	/** g [B, T, H, E] = ∂ℓ/∂o; dz, dS: ∂ℓ of the final state; dz0, dS0: of the incoming one (c is a constant). `every` ≤ 2048. */
+	linearAttentionBackward(
+		q: In,
+		k: In,
+		v: In,
+		omega: In,
+		lengths: MaybeInInt,
+		o: In,
+		R: In,
+		marks: In,
+		g: MaybeIn,
+		dz: MaybeIn,
+		dS: MaybeIn,
+		dq: Out,
+		dk: Out,
+		dv: Out,
+		dz0: MaybeOut,
+		dS0: MaybeOut,
+		B: int,
+		T: int,
+		H: int,
+		G: int,
+		D: int,
+		E: int,
+		M: int,
+		feature: int,
+		factor: float,
+		epsilon: float,
+		every: int,
+		causal: boolean,
+	): void;
+
+		// ---- pretrained decoders -----------------------------------------------------------------------------------
 	// Stored weights (`kind`): 0 f32, 1 f16, 2 bf16, 3 q8_0, 4 q4_0, 5 q4_k, 6 q6_k, blocks along the last dimension, laid out as
 	// native/ops/stored.h says. P choosers: 1 where all heads of a layer keep the same entries, G where each has its own.
 	/** y[N, C] = rows ids[N] of w [V, C], widened. */
