@@ -16,6 +16,7 @@
 // joins like (m, u, w) of the scan. So no token looks at a later one, no exponent is above 0, and ε is relative to the token it
 // belongs to, however the sequence is cut (algorithms C.4 says what goes wrong otherwise).
 #pragma once
+#include "core/host_device.h"
 #include "core/op.h"
 
 namespace oplus::OPLUS_TARGET {
@@ -42,9 +43,9 @@ struct FavorSizes {
   int64_t every;  // tokens between two marks
   bool causal;
 
-  int64_t group() const { return H / G; }
-  int64_t marks() const { return !causal ? 1 : T == 0 ? 0 : (T + every - 1) / every; }
-  int64_t mark() const { return 1 + M + M * E; }  // c, z [M], S [M, E]
+  HOST_DEVICE int64_t group() const { return H / G; }
+  HOST_DEVICE int64_t marks() const { return !causal ? 1 : T == 0 ? 0 : (T + every - 1) / every; }
+  HOST_DEVICE int64_t mark() const { return 1 + M + M * E; }  // c, z [M], S [M, E]
 };
 
 static inline FavorSizes favor_sizes(int64_t B, int64_t T, int64_t H, int64_t G, int64_t D, int64_t E, int64_t M, int64_t feature,

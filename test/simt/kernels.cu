@@ -5,6 +5,7 @@
 #include "cases_cache.h"
 #include "cases_decoder.h"
 #include "cases_elements.h"
+#include "cases_favor.h"
 #include "cases_products.h"
 #include "cases_scan.h"
 #include "cases_stored.h"
@@ -17,6 +18,7 @@ int main(int argc, char** argv) {
   products_cases();
   scan_cases();
   attend_cases();
+  favor_cases();
   decoder_cases();
   stored_cases();
   cache_cases();
