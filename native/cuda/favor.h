@@ -142,17 +142,25 @@ __device__ inline float psi_of(const FavorSizes& n, int64_t m, float a, float to
   return feature_of(n.feature, a, slope) + n.epsilon;
 }
 
-// ψ, and its slope, of a thread's 4 tokens by 4 features of a tile. `room`: panels (attend.h). `tops`: of the thread's tokens.
+// ψ, and its slope, of a thread's 4 tokens by 4 features of a tile. `room`: panels (attend.h). `tops`: of the 64 tokens, in shared
+// memory. A row of the thread at a time, the others moved up, so that registers hold one of them while functions are evaluated.
 template <bool kFour>
 __device__ void features(const Favor& f, float* room, const Lines<true, kFour>& tokens, int64_t first, int64_t tile,
-                         const float (&tops)[4], float (&psi)[4][4], float (&slope)[4][4]) {
+                         const float* tops, float (&psi)[4][4], float (&slope)[4][4]) {
   using Tile = Tile<4, 4>;
   Tile::template dot_rows<kFour>(room, tokens, first, f.template projection<kFour>(), tile, psi);
+#pragma unroll 1
+  for (int row = 0; row < 4; ++row) {
+    const float top = tops[Tile::ty() * 4 + row];
 #pragma unroll
-  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < 4; ++j) {
+      float rise;
+      const float y = psi_of(f.n, tile + Tile::tx() * 4 + j, psi[0][j] * f.n.factor, top, &rise);
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-      psi[i][j] = psi_of(f.n, tile + Tile::tx() * 4 + j, psi[i][j] * f.n.factor, tops[i], &slope[i][j]);
+      for (int i = 0; i < 3; ++i) psi[i][j] = psi[i + 1][j], slope[i][j] = slope[i + 1][j];
+      psi[3][j] = y, slope[3][j] = rise;
+    }
+  }
 }
 
 // `top` (if the features need it) and, for keys, `scale` of 64 tokens of a head. Grid: heads of all sequences × chunks.

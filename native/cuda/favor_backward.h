@@ -30,12 +30,13 @@ struct Queries {
 __global__ void __launch_bounds__(kFavorThreads)
     upwards(const float* g, const float* o, const float* R, float* up, float* r, int64_t rows, int64_t E) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kFavorThreads / 32) + threadIdx.x / 32;
+  const float by = row < rows ? R[row] : 0;
   float sum = 0;
   if (row < rows)
     for (int64_t e = threadIdx.x % 32; e < E; e += 32) {
-      const float x = R[row] == 0 ? 0 : g[row * E + e] / R[row];
+      const float x = by == 0 ? 0 : g[row * E + e] / by;
       up[row * E + e] = x;
-      if (x != 0) sum -= x * o[row * E + e];
+      sum -= x * o[row * E + e];
     }
   sum = warp_sum(sum);
   if (row < rows && threadIdx.x % 32 == 0) r[row] = sum;

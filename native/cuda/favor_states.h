@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(kFavorThreads, 1) segment_sums(Favor f, Tokens
   GPU_SHARED(Square, room, [1]);
   GPU_SHARED(Square, psi_square, [1]);
   GPU_SHARED(float, slab, [Tile::kSlab]);
+  GPU_SHARED(float, tops, [kSquare]);
   GPU_SHARED(float, factors, [2][kSquare]);
   const int64_t segment = blockIdx.x % f.segments, g = blockIdx.x / f.segments % f.n.G, b = blockIdx.x / f.segments / f.n.G;
   const int64_t tile = static_cast<int64_t>(blockIdx.y) * kSquare, end = min((segment + 1) * f.span, f.length(b));
@@ -45,16 +46,15 @@ __global__ void __launch_bounds__(kFavorThreads, 1) segment_sums(Favor f, Tokens
     const auto lines = from.template lines<kFour>(f, b, g, h);
     const auto values = from.template values<kFour>(f, b, g, h);
     for (int64_t first = segment * f.span; first < end; first += kSquare) {
-      float tops[4], psi[4][4], slope[4][4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) tops[i] = Tokens::top(f, b, g, h, first + Tile::ty() * 4 + i);
+      float psi[4][4], slope[4][4], line = 0, one = 0;
+      __syncthreads();  // those of the chunk before are still read
+      if (threadIdx.x < kSquare) {
+        const int64_t t = first + threadIdx.x;
+        if (t < end) from.weigh(f, frame, b, g, h, t, &line, &one);
+        tops[threadIdx.x] = Tokens::top(f, b, g, h, t), factors[0][threadIdx.x] = line, factors[1][threadIdx.x] = one;
+      }
       features<kFour>(f, &room[0][0][0], lines, first, tile, tops, psi, slope);
       put_rows(psi_square[0], psi);
-      if (threadIdx.x < kSquare) {
-        float line = 0, one = 0;
-        if (first + threadIdx.x < end) from.weigh(f, frame, b, g, h, first + threadIdx.x, &line, &one);
-        factors[0][threadIdx.x] = line, factors[1][threadIdx.x] = one;
-      }
       __syncthreads();
       z += row_sum<Side::down>(psi_square[0], factors[1]);
       Tile::template add_lines<Side::down>(slab, psi_square[0], Weighted<kFour>{values, first, factors[0]}, S);

@@ -7,6 +7,14 @@
 namespace oplus::OPLUS_TARGET {
 namespace {
 
+// x, so that what is worked out from it is worked out here: kept from before, addresses take more registers than there are.
+__device__ inline int64_t here(int64_t x) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+l"(x));
+#endif
+  return x;
+}
+
 // Rows fall into different banks, and take the room of dot_rows' panels.
 using Square = float[kSquare][kSquare + kPanelPad];
 static_assert(sizeof(Square) >= sizeof(float) * Tile<2, 4>::kRoom);
@@ -39,7 +47,7 @@ __device__ void four_weights(const Square& weights, int c, float (&weight)[4][4]
 // sum[i][j] += Σ_c weight of line c for row i · b[c][column j]
 template <Side kSide>
 __device__ void add_square(const Square& weights, const Square& b, float (&sum)[4][4]) {
-#pragma unroll 2
+#pragma unroll 1
   for (int c = 0; c < kSquare; c += 4) {
     float weight[4][4];
     four_weights<kSide>(weights, c, weight);
@@ -91,6 +99,7 @@ struct FavorTile : Tile<kWidth, 4> {
     constexpr int kPack = Base::kPack;
     for (int from = 0; from < kSquare; from += kSlabLines) {
       __syncthreads();  // weights have been put; the slab may still be read
+#pragma unroll 1
       for (int q = static_cast<int>(threadIdx.x); q < kSlabLines * Base::kColumns / 4; q += kFavorThreads) {
         const int line = q / (Base::kColumns / 4), column = q % (Base::kColumns / 4) * 4;
         store_pack<4>(&slab[line * Base::kSlabRow + column], lines.four(from + line, column));

@@ -55,7 +55,10 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
   using Tile = FavorTile<kWidth>;
   GPU_SHARED(Square, squares, [2]);
   GPU_SHARED(float, slab, [Tile::kSlab]);
+  GPU_SHARED(float, top_q, [kSquare]);
+  GPU_SHARED(float, top_k, [kSquare]);
   GPU_SHARED(float, weight, [kSquare]);
+  GPU_SHARED(float, fades, [kSquare]);
   GPU_SHARED(float, z, [kSquare]);
   GPU_SHARED(float, norms, [kSquare]);
   const FavorSizes& n = f.n;
@@ -70,21 +73,19 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
     const bool last = first + kSquare >= end;
     const float before = n.causal ? f.c(b, g, first - 1) : f.c(b, g, n.T - 1);
     const float after = n.causal ? f.c(b, g, min(first + kSquare, n.T) - 1) : before, keep = fade(before, after);
-    float top_q[4], top_k[4], fades[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t row = first + Tile::ty() * 4 + i, t = min(row, end - 1);
-      top_q[i] = f.query_top(b, row, h), top_k[i] = f.key_top(b, row, g);
-      fades[i] = n.causal ? fade(before, f.c(b, g, t)) : 1;
+    __syncthreads();  // those of the chunk before are still read
+    if (threadIdx.x < kSquare) {
+      const int64_t t = first + threadIdx.x;
+      top_q[threadIdx.x] = f.query_top(b, t, h), top_k[threadIdx.x] = f.key_top(b, t, g);
+      weight[threadIdx.x] = t < end ? fade(f.scale[f.key(b, t, g)], after) : 0;
+      fades[threadIdx.x] = !n.causal ? 1 : t < end ? fade(before, f.c(b, g, t)) : 0;
     }
-    __syncthreads();  // weights of the chunk before are still read
-    if (threadIdx.x < kSquare) weight[threadIdx.x] = first + threadIdx.x < end ? fade(f.scale[f.key(b, first + threadIdx.x, g)], after) : 0;
 
     float scores[4][4] = {}, out[4][kWidth] = {}, norm = 0;
     for (int64_t tile = first < length ? 0 : n.M; tile < n.M; tile += kSquare) {
       float psi_q[4][4], psi_k[4][4], slope[4][4];
-      features<kFour>(f, &squares[0][0][0], queries, first, tile, top_q, psi_q, slope);
-      if (n.causal) features<kFour>(f, &squares[0][0][0], keys, first, tile, top_k, psi_k, slope);
+      features<kFour>(f, &squares[0][0][0], queries, here(first), here(tile), top_q, psi_q, slope);
+      if (n.causal) features<kFour>(f, &squares[0][0][0], keys, here(first), here(tile), top_k, psi_k, slope);
       __syncthreads();  // the panels are still read
       put_columns(squares[0], psi_q);
       if (n.causal) put_columns(squares[1], psi_k);
@@ -95,15 +96,15 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
       __syncthreads();
       norm += row_sum<Side::down>(squares[0], z);
       if (n.causal) add_square<Side::down>(squares[0], squares[1], scores);
-      if (before != kNothing) Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{S, tile, nullptr}, out);
+      if (before != kNothing) Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{S, here(tile), nullptr}, out);
       if (!n.causal || last) continue;
       const float added = row_sum<Side::across>(squares[1], weight);
       const int row = static_cast<int>(threadIdx.x) / 4;
       if (threadIdx.x % 4 == 0 && tile + row < n.M) slots.z(slot)[tile + row] = keep * z[row] + added;
       float next[4][kWidth];
-      Tile::take(slots, slots.S(slot), tile, keep, next);
-      Tile::template add_lines<Side::across>(slab, squares[1], Weighted<kFour>{values, first, weight}, next);
-      Tile::put(slots, slots.S(slot), tile, next);
+      Tile::take(slots, slots.S(slot), here(tile), keep, next);
+      Tile::template add_lines<Side::across>(slab, squares[1], Weighted<kFour>{values, here(first), weight}, next);
+      Tile::put(slots, slots.S(slot), here(tile), next);
     }
 
     __syncthreads();  // squares are still read
@@ -122,25 +123,29 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
           sums[i] += scores[i][j];
         }
       }
-      put_columns(squares[0], scores);
     }
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) out[i][j] *= fades[i];
-    __syncthreads();
-    if (n.causal) Tile::template add_lines<Side::triangle>(slab, squares[0], Weighted<kFour>{values, first, nullptr}, out);
+    __syncthreads();  // norms have been put
+    // Weights are divided rather than what they give: a token that sees one key gives its value as it is.
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = Tile::ty() * 4 + i;
       const int64_t t = first + row;
-      const float sum = row_of_threads_sum(sums[i]) + (fades[i] == 0 ? 0 : fades[i] * norms[row]);
-      if (t >= end) continue;
-      const bool seen = t < length && sum != 0;
+      sums[i] = row_of_threads_sum(sums[i]) + (fades[row] == 0 ? 0 : fades[row] * norms[row]);
+      const bool seen = t < length && sums[i] != 0;
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j) out[i][j] = seen ? out[i][j] / sum : 0;
-      Tile::write(o + f.query(b, t, h) * n.E, n.E, out[i], 1);
-      if (R && Tile::tx() == 0) R[f.query(b, t, h)] = t < length ? sum : 0;
+      for (int j = 0; j < 4; ++j) scores[i][j] = seen ? scores[i][j] / sums[i] : 0;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) out[i][j] = seen ? out[i][j] * (fades[row] / sums[i]) : 0;
+      if (R && Tile::tx() == 0 && t < end) R[f.query(b, t, h)] = t < length ? sums[i] : 0;
+    }
+    if (n.causal) {
+      put_columns(squares[0], scores);
+      Tile::template add_lines<Side::triangle>(slab, squares[0], Weighted<kFour>{values, first, nullptr}, out);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int64_t t = first + Tile::ty() * 4 + i;
+      if (t < end) Tile::write(o + f.query(b, t, h) * n.E, n.E, out[i], 1);
     }
   }
 }

@@ -27,7 +27,11 @@ __global__ void __launch_bounds__(kFavorThreads, 1) query_gradient(Favor f, Give
   using Tile = FavorTile<kWidth>;
   GPU_SHARED(Square, squares, [2]);
   GPU_SHARED(float, slab, [Tile::kSlab]);
+  GPU_SHARED(float, top_q, [kSquare]);
+  GPU_SHARED(float, top_k, [kSquare]);
   GPU_SHARED(float, weight, [kSquare]);
+  GPU_SHARED(float, fades, [kSquare]);
+  GPU_SHARED(float, r, [kSquare]);
   const FavorSizes& n = f.n;
   const int64_t segment = blockIdx.x % f.segments, h = blockIdx.x / f.segments % n.H, b = blockIdx.x / f.segments / n.H;
   const int64_t g = h / n.group(), length = f.length(b), end = min((segment + 1) * f.span, n.T);
@@ -41,16 +45,14 @@ __global__ void __launch_bounds__(kFavorThreads, 1) query_gradient(Favor f, Give
     const bool last = first + kSquare >= end;
     const float before = n.causal ? f.c(b, g, first - 1) : f.c(b, g, n.T - 1);
     const float after = n.causal ? f.c(b, g, min(first + kSquare, n.T) - 1) : before, keep = fade(before, after);
-    float top_q[4], top_k[4], fades[4], r[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t row = first + Tile::ty() * 4 + i, t = min(row, end - 1);
-      top_q[i] = f.query_top(b, row, h), top_k[i] = f.key_top(b, row, g);
-      fades[i] = n.causal ? fade(before, f.c(b, g, t)) : 1;
-      r[i] = in.r[f.query(b, t, h)];
+    __syncthreads();  // those of the chunk before are still read
+    if (threadIdx.x < kSquare) {
+      const int64_t t = first + threadIdx.x;
+      top_q[threadIdx.x] = f.query_top(b, t, h), top_k[threadIdx.x] = f.key_top(b, t, g);
+      weight[threadIdx.x] = t < end ? fade(f.scale[f.key(b, t, g)], after) : 0;
+      fades[threadIdx.x] = !n.causal ? 1 : t < end ? fade(before, f.c(b, g, t)) : 0;
+      r[threadIdx.x] = t < end ? in.r[f.query(b, t, h)] : 0;
     }
-    __syncthreads();  // weights of the chunk before are still read
-    if (threadIdx.x < kSquare) weight[threadIdx.x] = first + threadIdx.x < end ? fade(f.scale[f.key(b, first + threadIdx.x, g)], after) : 0;
 
     float within[4][4] = {}, out[4][kWidth] = {};  // B, and dx
     if (n.causal && first < length) {
@@ -60,20 +62,23 @@ __global__ void __launch_bounds__(kFavorThreads, 1) query_gradient(Favor f, Give
 #pragma unroll
       for (int i = 0; i < 4; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) within[i][j] = weights[i][j] == 0 ? 0 : (within[i][j] + r[i]) * weights[i][j];
+        for (int j = 0; j < 4; ++j) within[i][j] = weights[i][j] == 0 ? 0 : (within[i][j] + r[Tile::ty() * 4 + i]) * weights[i][j];
     }
     for (int64_t tile = first < length ? 0 : n.M; tile < n.M; tile += kSquare) {
       float psi[4][4], slope[4][4], d[4][4];
-      Tile::template dot_rows<kFour>(room, ups, first, S, tile, d);
+      Tile::template dot_rows<kFour>(room, ups, here(first), S, here(tile), d);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const int64_t m = tile + Tile::tx() * 4 + j;
         const float z = m < n.M ? slots.z(slot)[m] : 0;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) d[i][j] = fades[i] == 0 ? 0 : fades[i] * (d[i][j] + z * r[i]);
+        for (int i = 0; i < 4; ++i) {
+          const int row = Tile::ty() * 4 + i;
+          d[i][j] = fades[row] == 0 ? 0 : fades[row] * (d[i][j] + z * r[row]);
+        }
       }
       if (n.causal) {
-        features<kFour>(f, room, keys, first, tile, top_k, psi, slope);
+        features<kFour>(f, room, keys, here(first), here(tile), top_k, psi, slope);
         __syncthreads();  // the panels are still read
         put_columns(squares[0], within), put_rows(squares[1], psi);
         __syncthreads();
@@ -83,19 +88,19 @@ __global__ void __launch_bounds__(kFavorThreads, 1) query_gradient(Favor f, Give
           const int64_t m = tile + threadIdx.x / 4;
           if (threadIdx.x % 4 == 0 && m < n.M) slots.z(slot)[m] = (keep == 0 ? 0 : keep * slots.z(slot)[m]) + added;
           float next[4][kWidth];
-          Tile::take(slots, slots.S(slot), tile, keep, next);
-          Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{values, first, weight}, next);
-          Tile::put(slots, slots.S(slot), tile, next);
+          Tile::take(slots, slots.S(slot), here(tile), keep, next);
+          Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{values, here(first), weight}, next);
+          Tile::put(slots, slots.S(slot), here(tile), next);
         }
       }
-      features<kFour>(f, room, queries, first, tile, top_q, psi, slope);
+      features<kFour>(f, room, queries, here(first), here(tile), top_q, psi, slope);
 #pragma unroll
       for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j) d[i][j] *= slope[i][j];
       __syncthreads();  // the panels are still read
       put_columns(squares[0], d);
-      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{omega, tile, nullptr}, out);
+      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{omega, here(tile), nullptr}, out);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -114,17 +119,26 @@ template <int kWidth, bool kFour>
 __global__ void __launch_bounds__(kFavorThreads, 1)
     key_gradient(Favor f, Given in, Slots slots, float* dk, float* dv, bool within) {
   using Tile = FavorTile<kWidth>;
+  constexpr bool kAgain = kWidth > 4;  // B is worked out for each tile of features: registers are short
   GPU_SHARED(Square, squares, [2]);
   GPU_SHARED(float, slab, [Tile::kSlab]);
-  GPU_SHARED(float, fades, [2][kSquare]);  // e^(c_before − c_t), and that times r
+  GPU_SHARED(float, top_q, [kSquare]);
+  GPU_SHARED(float, top_k, [kSquare]);
+  GPU_SHARED(float, weight, [kSquare]);
+  GPU_SHARED(float, r, [kSquare]);
+  GPU_SHARED(float, fades, [kSquare]);  // e^(c_before − c_t)
+  GPU_SHARED(float, faded_r, [kSquare]);
   const FavorSizes& n = f.n;
   const int64_t segment = blockIdx.x % f.segments, g = blockIdx.x / f.segments % n.G;
   const int64_t b = blockIdx.x / f.segments / n.G % n.B, rank = blockIdx.x / f.segments / n.G / n.B, h = g * n.group() + rank;
   const int64_t length = f.length(b), begin = segment * f.span, end = min(begin + f.span, n.T);
   const int64_t slot = f.slot(b, h, n.causal ? segment : 0);
-  const auto queries = f.template tokens<kFour>(in.q, b, h, n.H, n.D), keys = f.template tokens<kFour>(in.k, b, g, n.G, n.D),
-             values = f.template tokens<kFour>(in.v, b, g, n.G, n.E), ups = f.template tokens<kFour>(in.up, b, h, n.H, n.E);
-  const Lines<true, kFour> S{slots.S(slot), slots.columns, n.M, n.E}, omega = f.template projection<kFour>();
+  const auto queries = [&] { return f.template tokens<kFour>(in.q, b, here(h), n.H, n.D); };
+  const auto keys = [&] { return f.template tokens<kFour>(in.k, b, here(g), n.G, n.D); };
+  const auto values = [&] { return f.template tokens<kFour>(in.v, b, here(g), n.G, n.E); };
+  const auto ups = [&] { return f.template tokens<kFour>(in.up, b, here(h), n.H, n.E); };
+  const auto S = [&] { return Lines<true, kFour>{slots.S(here(slot)), slots.columns, n.M, n.E}; };
+  const Lines<true, kFour> omega = f.template projection<kFour>();
   const float sign = n.feature == Feature::exponential ? -1 : n.feature == Feature::trigonometric ? 1 : 0;
   const int64_t part = rank * n.B * n.T * n.G;
   float* room = &squares[0][0][0];
@@ -133,74 +147,73 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
     const float before = f.c(b, g, first - 1), after = f.c(b, g, min(first + kSquare, n.T) - 1), keep = fade(before, after);
     // Without queries T is not moved on: it stays relative to the end of the segment.
     const float frame = within ? after : f.frame(b, g, segment);
-    float top_q[4], top_k[4], weight[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t row = first + Tile::ty() * 4 + i, t = min(row, end - 1);
-      top_q[i] = f.query_top(b, row, h), top_k[i] = f.key_top(b, row, g);
-      weight[i] = fade(f.scale[f.key(b, t, g)], frame);
+    __syncthreads();  // those of the chunk before are still read
+    if (threadIdx.x < kSquare) {
+      const int64_t t = first + threadIdx.x;
+      const float faded = within && t < end ? fade(before, f.c(b, g, t)) : 0;
+      top_q[threadIdx.x] = f.query_top(b, t, h), top_k[threadIdx.x] = f.key_top(b, t, g);
+      weight[threadIdx.x] = t < end ? fade(f.scale[f.key(b, t, g)], frame) : 0;
+      r[threadIdx.x] = within && t < end ? in.r[f.query(b, t, h)] : 0;
+      fades[threadIdx.x] = faded, faded_r[threadIdx.x] = faded * r[threadIdx.x];
     }
+    __syncthreads();
     float score[4][4] = {}, both[4][4] = {};  // A and B
     float value_out[4][kWidth] = {}, key_out[4][kWidth] = {}, along[4] = {};
-    if (within && first < length) {
+    const auto weigh_both = [&] {
       float weights[4][4];
-      Tile::template dot_rows<kFour>(room, ups, first, values, first, both);
-      weights_within(f, b, g, first, end, weights);
+      Tile::template dot_rows<kFour>(room, ups(), here(first), values(), here(first), both);
+      weights_within(f, b, g, here(first), end, weights);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int64_t t = min(first + Tile::ty() * 4 + i, end - 1);
+      for (int i = 0; i < 4; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) both[i][j] = weights[i][j] == 0 ? 0 : (both[i][j] + in.r[f.query(b, t, h)]) * weights[i][j];
-      }
-      if (threadIdx.x < kSquare) {
-        const int64_t t = first + threadIdx.x;
-        const float faded = t < end ? fade(before, f.c(b, g, t)) : 0;
-        fades[0][threadIdx.x] = faded, fades[1][threadIdx.x] = t < end ? faded * in.r[f.query(b, t, h)] : 0;
-      }
-    }
+        for (int j = 0; j < 4; ++j) both[i][j] = weights[i][j] == 0 ? 0 : (both[i][j] + r[Tile::ty() * 4 + i]) * weights[i][j];
+    };
+    if (!kAgain && within && first < length) weigh_both();
     for (int64_t tile = first < length ? 0 : n.M; tile < n.M; tile += kSquare) {
       float u[4][4], psi[4][4], slope[4][4];
-      Tile::template dot_rows<kFour>(room, values, first, S, tile, u);
+      Tile::template dot_rows<kFour>(room, values(), here(first), S(), here(tile), u);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const int64_t m = tile + Tile::tx() * 4 + j;
-        const float z = m < n.M ? slots.z(slot)[m] : 0;
+        const float z = m < n.M ? slots.z(here(slot))[m] : 0;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) u[i][j] = weight[i] * (u[i][j] + z);
+        for (int i = 0; i < 4; ++i) u[i][j] = weight[Tile::ty() * 4 + i] * (u[i][j] + z);
       }
       if (within) {
-        features<kFour>(f, room, queries, first, tile, top_q, psi, slope);
+        features<kFour>(f, room, queries(), here(first), here(tile), top_q, psi, slope);
+        put_rows(squares[1], psi);
+        if (kAgain) weigh_both();
         __syncthreads();  // the panels are still read
-        put_rows(squares[0], both), put_rows(squares[1], psi);
+        put_rows(squares[0], both);
         __syncthreads();
         add_square<Side::down>(squares[0], squares[1], u);
       }
-      features<kFour>(f, room, keys, first, tile, top_k, psi, slope);
+      features<kFour>(f, room, keys(), here(first), here(tile), top_k, psi, slope);
 #pragma unroll
       for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j) along[i] += u[i][j] * psi[i][j], u[i][j] *= slope[i][j];
       __syncthreads();  // the panels are still read
       put_columns(squares[0], psi);
-      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{S, tile, nullptr}, value_out);
+      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{S(), here(tile), nullptr}, value_out);
       if (within) {
         add_square<Side::across>(squares[1], squares[0], score);
-        const float added = row_sum<Side::down>(squares[1], fades[1]);
+        const float added = row_sum<Side::down>(squares[1], faded_r);
         const int64_t m = tile + threadIdx.x / 4;
-        if (threadIdx.x % 4 == 0 && m < n.M) slots.z(slot)[m] = (keep == 0 ? 0 : keep * slots.z(slot)[m]) + added;
+        if (threadIdx.x % 4 == 0 && m < n.M) slots.z(here(slot))[m] = (keep == 0 ? 0 : keep * slots.z(here(slot))[m]) + added;
         float next[4][kWidth];
-        Tile::take(slots, slots.S(slot), tile, keep, next);
-        Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{ups, first, fades[0]}, next);
-        Tile::put(slots, slots.S(slot), tile, next);
+        Tile::take(slots, slots.S(here(slot)), here(tile), keep, next);
+        Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{ups(), here(first), fades}, next);
+        Tile::put(slots, slots.S(here(slot)), here(tile), next);
       }
       __syncthreads();  // the square is still read
       put_columns(squares[0], u);
-      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{omega, tile, nullptr}, key_out);
+      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{omega, here(tile), nullptr}, key_out);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j) value_out[i][j] *= weight[i];
+      for (int j = 0; j < kWidth; ++j) value_out[i][j] *= weight[Tile::ty() * 4 + i];
     if (within && first < length) {
       float weights[4][4];
       weights_within(f, b, g, first, end, weights);
@@ -210,8 +223,7 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
         for (int j = 0; j < 4; ++j) score[i][j] = weights[i][j] == 0 ? 0 : score[i][j] * weights[i][j];
       __syncthreads();  // the square is still read
       put_rows(squares[0], score);
-      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{ups, first, nullptr}, value_out);
-      __syncthreads();  // the fades are overwritten, and the panels
+      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{ups(), first, nullptr}, value_out);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
