@@ -128,6 +128,7 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
   GPU_SHARED(float, r, [kSquare]);
   GPU_SHARED(float, fades, [kSquare]);  // e^(c_before − c_t)
   GPU_SHARED(float, faded_r, [kSquare]);
+  GPU_SHARED(float, along, [kSquare]);  // Σ u ψ(k)
   const FavorSizes& n = f.n;
   const int64_t segment = blockIdx.x % f.segments, g = blockIdx.x / f.segments % n.G;
   const int64_t b = blockIdx.x / f.segments / n.G % n.B, rank = blockIdx.x / f.segments / n.G / n.B, h = g * n.group() + rank;
@@ -155,10 +156,11 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
       weight[threadIdx.x] = t < end ? fade(f.scale[f.key(b, t, g)], frame) : 0;
       r[threadIdx.x] = within && t < end ? in.r[f.query(b, t, h)] : 0;
       fades[threadIdx.x] = faded, faded_r[threadIdx.x] = faded * r[threadIdx.x];
+      along[threadIdx.x] = 0;
     }
     __syncthreads();
     float score[4][4] = {}, both[4][4] = {};  // A and B
-    float value_out[4][kWidth] = {}, key_out[4][kWidth] = {}, along[4] = {};
+    float value_out[4][kWidth] = {}, key_out[4][kWidth] = {};
     const auto weigh_both = [&] {
       float weights[4][4];
       Tile::template dot_rows<kFour>(room, ups(), here(first), values(), here(first), both);
@@ -190,9 +192,13 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
       }
       features<kFour>(f, room, keys(), here(first), here(tile), top_k, psi, slope);
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
+      for (int i = 0; i < 4; ++i) {
+        float sum = 0;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) along[i] += u[i][j] * psi[i][j], u[i][j] *= slope[i][j];
+        for (int j = 0; j < 4; ++j) sum += u[i][j] * psi[i][j], u[i][j] *= slope[i][j];
+        sum = row_of_threads_sum(sum);
+        if (Tile::tx() == 0) along[Tile::ty() * 4 + i] += sum;
+      }
       __syncthreads();  // the panels are still read
       put_columns(squares[0], psi);
       Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{S(), here(tile), nullptr}, value_out);
@@ -228,7 +234,7 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int64_t t = first + Tile::ty() * 4 + i;
-      const float own = sign * row_of_threads_sum(along[i]) * n.factor;
+      const float own = sign * along[Tile::ty() * 4 + i] * n.factor;
       if (t >= end) continue;
       const int64_t at = f.key(b, t, g);
 #pragma unroll

@@ -331,6 +331,8 @@ inline void favor_cases() {
   favor_case(with({2, 100, 2, 2, 16, 3, 24, 0, true, false, false, 1e-6}, [](FavorCase& c) { c.spread = 4; }));
   favor_case(with({2, 100, 2, 1, 16, 3, 24, 0, true, true, true, 1e-6}, [](FavorCase& c) { c.spread = 4; }));
   favor_case(with({3, 40, 2, 2, 16, 3, 24, 0, false, false, false, 1e-6}, [](FavorCase& c) { c.spread = 4; }));
+  // one feature, far below 0: what is not there must not weigh e^(0 − top)
+  favor_case(with({1, 30, 2, 1, 4, 3, 1}, [](FavorCase& c) { c.spread = 90, c.outputs = false; }));
   for (int feature : {kExponential, 2}) favor_future_case(300, 100, feature), favor_future_case(70, 65, feature);
   favor_refused_case(129, 4, 64), favor_refused_case(4, 129, 64), favor_refused_case(4, 4, 63);
 }

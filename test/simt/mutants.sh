@@ -117,6 +117,24 @@ numbers behind the last sixteen bytes|ops/first_fault.cu|first_fault|firstFault|
 lower half of a float|ops/first_fault.cu|first_fault|firstFault 0|s/j = kHalves - 1;/j = 0;/
 found is never set|ops/first_fault.cu|first_fault|firstFault|s/gpu::launch\(no_fault, .*//
 id that is not there|ops/linear_stored.cu|linear_stored|stored 0|s/id >= 0 \&\& id < w\.lines/id >= 0 \&\& id <= w.lines/
+c of the key alone|cuda/favor.h|linear_attention|linearAttention 1 70|s/= later_c\(before, run\[i\]\)/= run[i]/
+climb without its barrier|cuda/favor.h|linear_attention|linearAttention 1 70|/own, 1\);$/,/float before/ s/__syncthreads\(\);//
+token that is not there has another's top|cuda/favor.h|linear_attention|linearAttention 1 30|s/top_k \&\& t < n\.T \? top_k\[key\(b, t, g\)\]/top_k ? top_k[key(b, min(t, n.T - 1), g)]/
+waves without a sine|cuda/favor.h|linear_attention|linearAttention 1 20|s/wave_of\(2 \* m >= n\.M/wave_of(m < 0/
+later key is seen|ops/linear_attention.cu|linear_attention|linearAttention 1 70|s/column <= row \&\& first/first/
+later value is looked at|cuda/favor_tile.h|linear_attention|linearAttention future|s/kSide != Side::triangle \|\| from/from >= 0 || from/
+features over panels that are read|ops/linear_attention.cu|linear_attention|linearAttention 1 70|s/__syncthreads\(\);  \/\/ the panels are still read//
+chunk without its barrier|ops/linear_attention.cu|linear_attention|linearAttention 3 100|s/__syncthreads\(\);  \/\/ those of the chunk before.*//
+slab without its barrier|cuda/favor_tile.h|linear_attention|linearAttention 1 70|s/__syncthreads\(\);  \/\/ weights have been put; the slab.*//
+normaliser does not fade|ops/linear_attention.cu|linear_attention|linearAttention 1 330|s/keep \* z\[row\] \+ added/z[row] + added/
+segment relative to the last|cuda/favor_states.h|linear_attention|linearAttention 1 330|s/return f\.frame\(b, g, segment\); \}/return f.frame(b, g, f.segments - 1); }/
+state of one head of the group|ops/linear_attention.cu|linear_attention|linearAttention 3 150|s/i < n\.group\(\); \+\+i\) slots/i < 1; ++i) slots/
+mark of a part of a segment|ops/linear_attention.cu|linear_attention|linearAttention 1 140|s/mark\(s \* f\.span \/ n\.every, before\)/mark(s % n.marks(), before)/
+scale of a key grows|ops/linear_attention_backward.cu|linear_attention_backward|linearAttention 1 3|s/Feature::exponential \? -1/Feature::exponential ? 1/
+what comes later in every head|cuda/favor_backward.h|linear_attention_backward|linearAttention 3 150|s/\(b, h \+ i, s\) \* size \+ at\] = 0;/(b, h + i, s) * size + at] = state;/
+gradient from what came before|cuda/favor_backward.h|linear_attention_backward|linearAttention 1 70|s/column <= row \&\& first/first/
+later sum does not fade|ops/linear_attention_backward.cu|linear_attention_backward|linearAttention 2 100|s/within \&\& t < end \? fade\(before, f\.c\(b, g, t\)\)/within \&\& t < end ? 1/
+square without its barrier|ops/linear_attention_backward.cu|linear_attention_backward|linearAttention 1 70|s/__syncthreads\(\);  \/\/ the square is still read//
 TABLE
 caught=$(grep -c ' caught ' "$BUILD/mutants.txt")
 others=$(grep -vc ' caught ' "$BUILD/mutants.txt")
