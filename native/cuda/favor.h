@@ -18,14 +18,12 @@ namespace oplus::OPLUS_TARGET {
 namespace {
 
 constexpr int kFavorThreads = kAttendThreads;
-constexpr int kSquare = 64;               // tokens of a chunk, and features of a tile
+constexpr int kSquare = 64;                 // tokens of a chunk, and features of a tile
 constexpr int64_t kMostFavorColumns = 128;  // D and E: sums of a chunk are kept in registers
 constexpr float kNothing = -__builtin_inff();
 
 // e^(from − to), where −∞ says that there is nothing.
-__device__ inline float fade(float from, float to) {
-  return from == kNothing ? 0.0f : from == to ? 1.0f : expf(from - to);
-}
+__device__ inline float fade(float from, float to) { return from == kNothing ? 0.0f : from == to ? 1.0f : expf(from - to); }
 
 // What a sum keeps of itself where its frame moves on; a state that meets no token stays as it is, also if it is nothing.
 __device__ inline float kept(float state, float from, float to) {
@@ -54,7 +52,7 @@ struct Favor {
   FavorSizes n;
   const float* omega;
   const int32_t* lengths;
-  int64_t span, segments;  // tokens of a segment, a multiple of kSquare
+  int64_t span, segments;                                                          // tokens of a segment, a multiple of kSquare
   float *top_q = nullptr, *top_k = nullptr, *scale = nullptr, *running = nullptr;  // [B, T, H], and [B, T, G] three times
   float* start = nullptr;                                                          // [B, G]
 
@@ -112,7 +110,7 @@ __device__ inline float feature_of(Feature feature, float a, float* slope) {
       *slope = a > 0 ? 1 : a < 0 ? -1 : 0;
       return fabsf(a);
     case Feature::gelu: {
-      const float below = 0.5f * erfcf(-a * 0.70710678118654752f);  // 1 / √2
+      const float below = 0.5f * erfcf(-a * 0.70710678118654752f);      // 1 / √2
       *slope = below + a * 0.39894228040143268f * expf(-0.5f * a * a);  // 1 / √(2π)
       return a * below;
     }
@@ -142,8 +140,9 @@ __device__ inline float psi_of(const FavorSizes& n, int64_t m, float a, float to
   return feature_of(n.feature, a, slope) + n.epsilon;
 }
 
-// ψ, and its slope, of a thread's 4 tokens by 4 features of a tile. `room`: panels (attend.h). `tops`: of the 64 tokens, in shared
-// memory. A row of the thread at a time, the others moved up, so that registers hold one of them while functions are evaluated.
+// ψ, and its slope, of a thread's 4 tokens by 4 features of a tile. `room`: panels (attend.h). `tops`: of the 64 tokens, in
+// shared memory. A row of the thread at a time, the others moved up, so that registers hold one of them while functions are
+// evaluated.
 template <bool kFour>
 __device__ void features(const Favor& f, float* room, const Lines<true, kFour>& tokens, int64_t first, int64_t tile,
                          const float* tops, float (&psi)[4][4], float (&slope)[4][4]) {
@@ -204,7 +203,7 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
 }
 
 // c after every key of a head, from `from[sequence · stride]` (or nothing) on, and the last of them. Grid: B · G.
-__global__ void __launch_bounds__(kFavorThreads) climb(Favor f, const float* from, int64_t stride, float* last) {
+__global__ void __launch_bounds__(kFavorThreads, 1) climb(Favor f, const float* from, int64_t stride, float* last) {
   constexpr int kRun = 8;
   GPU_SHARED(float, room, [kFavorThreads / 32]);
   const int64_t b = blockIdx.x / f.n.G, g = blockIdx.x % f.n.G;
@@ -267,7 +266,8 @@ inline int64_t place(Favor& f, float* memory) {
 
 // top, scale and running. `from`: where c begins, `stride` apart, or null; `last`: where c ends goes there, or null.
 template <bool kFour>
-void measure_tokens(Stream stream, const Favor& f, const float* q, const float* k, const float* from, int64_t stride, float* last) {
+void measure_tokens(Stream stream, const Favor& f, const float* q, const float* k, const float* from, int64_t stride,
+                    float* last) {
   const FavorSizes& n = f.n;
   const int64_t chunks = divide_up(n.T, kSquare);
   if (f.top_q)

@@ -75,9 +75,7 @@ struct FavorStates {
 
 constexpr int kCarryThreads = 256;
 
-inline dim3 carry_grid(const FavorSizes& n) {
-  return dim3(blocks(n.B * n.G), blocks(divide_up(n.M * (1 + n.E), kCarryThreads)));
-}
+inline dim3 carry_grid(const FavorSizes& n) { return dim3(blocks(n.B * n.G), blocks(divide_up(n.M * (1 + n.E), kCarryThreads))); }
 
 template <int kWidth, bool kFour, typename Tokens>
 void sum_segments(Stream stream, const Favor& f, const Tokens& tokens, const Slots& slots) {

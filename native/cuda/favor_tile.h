@@ -22,7 +22,8 @@ static_assert(sizeof(Square) >= sizeof(float) * Tile<2, 4>::kRoom);
 // A thread's 4 rows by 4 columns: as they are, or with rows as columns.
 __device__ inline void put_rows(Square& to, const float (&x)[4][4]) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) store_pack<4>(&to[Tile<4, 4>::ty() * 4 + i][Tile<4, 4>::tx() * 4], {x[i][0], x[i][1], x[i][2], x[i][3]});
+  for (int i = 0; i < 4; ++i)
+    store_pack<4>(&to[Tile<4, 4>::ty() * 4 + i][Tile<4, 4>::tx() * 4], {x[i][0], x[i][1], x[i][2], x[i][3]});
 }
 __device__ inline void put_columns(Square& to, const float (&x)[4][4]) { Tile<4, 4>::put_weights(to, x); }
 

@@ -9,9 +9,10 @@
 //                         scores within the chunk and outputs from the state summed in registers, and the state, which
 //                         stays in the second-level cache, moved on
 //
-// Within a chunk the weights are those of the CPU (linear_attention.cpp), and so are results to rounding. All sums are f32
-// multiply-adds. Keys' features are worked out twice (three times if exponential), which is what it costs to cut time into
-// segments; values are read twice.
+// Within a chunk the weights are those of the CPU (linear_attention.cpp), and so are results to rounding. Keys' features are
+// worked out twice (three times if exponential), which is what it costs to cut time into segments; values are read twice. All
+// products are f32 multiply-adds: matrix instructions would round their operands. Any M; D and E up to kMostFavorColumns. Was run
+// on the emulator only so far, never on a GPU.
 #include "cuda/favor_states.h"
 
 namespace oplus::OPLUS_TARGET {
@@ -19,7 +20,8 @@ namespace {
 
 // The states before segments, into the slots of all heads; marks, if they are wanted, and the last state. Without a causal mask:
 // that of all segments, into the first slot of the first head. Grid: B · G × numbers.
-__global__ void __launch_bounds__(kCarryThreads) carry_forward(Favor f, Slots slots, FavorStates from, FavorStates last, float* marks) {
+__global__ void __launch_bounds__(kCarryThreads)
+    carry_forward(Favor f, Slots slots, FavorStates from, FavorStates last, float* marks) {
   const FavorSizes& n = f.n;
   const int64_t b = blockIdx.x / n.G, g = blockIdx.x % n.G, h = g * n.group();
   const int64_t index = static_cast<int64_t>(blockIdx.y) * kCarryThreads + threadIdx.x;
@@ -96,7 +98,8 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
       __syncthreads();
       norm += row_sum<Side::down>(squares[0], z);
       if (n.causal) add_square<Side::down>(squares[0], squares[1], scores);
-      if (before != kNothing) Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{S, here(tile), nullptr}, out);
+      if (before != kNothing)
+        Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{S, here(tile), nullptr}, out);
       if (!n.causal || last) continue;
       const float added = row_sum<Side::across>(squares[1], weight);
       const int row = static_cast<int>(threadIdx.x) / 4;
@@ -125,7 +128,7 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
       }
     }
     __syncthreads();  // norms have been put
-    // Weights are divided rather than what they give: a token that sees one key gives its value as it is.
+                      // Weights are divided rather than what they give: a token that sees one key gives its value as it is.
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = Tile::ty() * 4 + i;
@@ -184,8 +187,8 @@ void linear_attention(Stream stream, In<float> q, In<float> k, In<float> v, In<f
     measure_tokens<is_four>(stream, f, q.data, k.data, c0.data, 1, c.data);
     sum_segments<width, is_four>(stream, f, Keys{k.data, v.data}, slots);
     gpu::launch(carry_forward, carry_grid(n), kCarryThreads, stream, f, slots, from, FavorStates{z.data, S.data}, marks.data);
-    gpu::launch(outputs<width, is_four>, blocks(B * H * f.segments), kFavorThreads, stream, f, q.data, k.data, v.data, slots, o.data,
-                R.data);
+    gpu::launch(outputs<width, is_four>, blocks(B * H * f.segments), kFavorThreads, stream, f, q.data, k.data, v.data, slots,
+                o.data, R.data);
   });
 }
 

@@ -3,118 +3,23 @@
 //
 //   token_scales, climb   what features and sums are relative to, from the marks' c
 //   upwards               ĝ = g / R and r = −ĝ·o, a warp for each row
-//   query_gradient        a block takes a segment of one query head, from the first chunk to the last, with the state from its mark
-//   segment_sums,         T after each segment, over all heads that share the keys
-//   carry_back
-//   key_gradient          a block takes a segment of one query head, from the last chunk to the first, with T. The gradient of keys
-//                         and values is linear in T and in the scores, so each query head adds its own, and T from behind the
-//                         segment goes to the first; sums over heads are added in order (cuda/columns.h)
+//   query_gradient        a block takes a segment of one query head, from its mark on (cuda/favor_queries.h)
+//   segment_sums          what queries of each segment add to T, over all heads that share the keys
+//   carry_back            T after each segment
+//   key_gradient          a block takes a segment of one query head, from the last chunk to the first, with T
 //
-// Every product is f32 multiply-adds of 64 × 64 squares (cuda/favor_tile.h). Features are never written to memory.
+// The gradient of keys and values is linear in T and in the scores, so each query head adds its own, and T from behind the
+// segment goes to the first of a group; sums over heads are added in order (cuda/columns.h). Every product is f32 multiply-adds
+// of 64 × 64 squares (cuda/favor_tile.h). Features are never written to memory. Was run on the emulator only so far, never on a
+// GPU.
 #include "cuda/columns.h"
-#include "cuda/favor_backward.h"
+#include "cuda/favor_queries.h"
 
 namespace oplus::OPLUS_TARGET {
 namespace {
 
-struct Given {
-  const float *q, *k, *v, *up, *r;  // up: ĝ
-};
-
-// One block a multiprocessor is said because the compiler would else rather spill registers than go below two.
-template <int kWidth, bool kFour>
-__global__ void __launch_bounds__(kFavorThreads, 1) query_gradient(Favor f, Given in, Slots slots, float* dq) {
-  using Tile = FavorTile<kWidth>;
-  GPU_SHARED(Square, squares, [2]);
-  GPU_SHARED(float, slab, [Tile::kSlab]);
-  GPU_SHARED(float, top_q, [kSquare]);
-  GPU_SHARED(float, top_k, [kSquare]);
-  GPU_SHARED(float, weight, [kSquare]);
-  GPU_SHARED(float, fades, [kSquare]);
-  GPU_SHARED(float, r, [kSquare]);
-  const FavorSizes& n = f.n;
-  const int64_t segment = blockIdx.x % f.segments, h = blockIdx.x / f.segments % n.H, b = blockIdx.x / f.segments / n.H;
-  const int64_t g = h / n.group(), length = f.length(b), end = min((segment + 1) * f.span, n.T);
-  const int64_t slot = n.causal ? f.slot(b, h, segment) : f.slot(b, g * n.group(), 0);
-  const auto queries = f.template tokens<kFour>(in.q, b, h, n.H, n.D), keys = f.template tokens<kFour>(in.k, b, g, n.G, n.D),
-             values = f.template tokens<kFour>(in.v, b, g, n.G, n.E), ups = f.template tokens<kFour>(in.up, b, h, n.H, n.E);
-  const Lines<true, kFour> S{slots.S(slot), slots.columns, n.M, n.E}, omega = f.template projection<kFour>();
-  float* room = &squares[0][0][0];
-
-  for (int64_t first = segment * f.span; first < end; first += kSquare) {
-    const bool last = first + kSquare >= end;
-    const float before = n.causal ? f.c(b, g, first - 1) : f.c(b, g, n.T - 1);
-    const float after = n.causal ? f.c(b, g, min(first + kSquare, n.T) - 1) : before, keep = fade(before, after);
-    __syncthreads();  // those of the chunk before are still read
-    if (threadIdx.x < kSquare) {
-      const int64_t t = first + threadIdx.x;
-      top_q[threadIdx.x] = f.query_top(b, t, h), top_k[threadIdx.x] = f.key_top(b, t, g);
-      weight[threadIdx.x] = t < end ? fade(f.scale[f.key(b, t, g)], after) : 0;
-      fades[threadIdx.x] = !n.causal ? 1 : t < end ? fade(before, f.c(b, g, t)) : 0;
-      r[threadIdx.x] = t < end ? in.r[f.query(b, t, h)] : 0;
-    }
-
-    float within[4][4] = {}, out[4][kWidth] = {};  // B, and dx
-    if (n.causal && first < length) {
-      float weights[4][4];
-      Tile::template dot_rows<kFour>(room, ups, first, values, first, within);
-      weights_within(f, b, g, first, end, weights);
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) within[i][j] = weights[i][j] == 0 ? 0 : (within[i][j] + r[Tile::ty() * 4 + i]) * weights[i][j];
-    }
-    for (int64_t tile = first < length ? 0 : n.M; tile < n.M; tile += kSquare) {
-      float psi[4][4], slope[4][4], d[4][4];
-      Tile::template dot_rows<kFour>(room, ups, here(first), S, here(tile), d);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int64_t m = tile + Tile::tx() * 4 + j;
-        const float z = m < n.M ? slots.z(slot)[m] : 0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int row = Tile::ty() * 4 + i;
-          d[i][j] = fades[row] == 0 ? 0 : fades[row] * (d[i][j] + z * r[row]);
-        }
-      }
-      if (n.causal) {
-        features<kFour>(f, room, keys, here(first), here(tile), top_k, psi, slope);
-        __syncthreads();  // the panels are still read
-        put_columns(squares[0], within), put_rows(squares[1], psi);
-        __syncthreads();
-        add_square<Side::down>(squares[0], squares[1], d);
-        if (!last) {
-          const float added = row_sum<Side::down>(squares[1], weight);
-          const int64_t m = tile + threadIdx.x / 4;
-          if (threadIdx.x % 4 == 0 && m < n.M) slots.z(slot)[m] = (keep == 0 ? 0 : keep * slots.z(slot)[m]) + added;
-          float next[4][kWidth];
-          Tile::take(slots, slots.S(slot), here(tile), keep, next);
-          Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{values, here(first), weight}, next);
-          Tile::put(slots, slots.S(slot), here(tile), next);
-        }
-      }
-      features<kFour>(f, room, queries, here(first), here(tile), top_q, psi, slope);
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) d[i][j] *= slope[i][j];
-      __syncthreads();  // the panels are still read
-      put_columns(squares[0], d);
-      Tile::template add_lines<Side::down>(slab, squares[0], Weighted<kFour>{omega, here(tile), nullptr}, out);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t t = first + Tile::ty() * 4 + i;
-      if (t >= end) continue;
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) out[i][j] = t < length ? out[i][j] : 0;
-      Tile::write(dq + f.query(b, t, h) * n.D, n.D, out[i], n.factor);
-    }
-  }
-}
-
-// Of query head `rank` of each group, of `ranks`; dk [ranks, B, T, G, D] and dv likewise. within: queries of the segment add to it.
-// Grid: ranks × B · G · segments.
+// Of query head `rank` of each group, of `ranks`; dk [ranks, B, T, G, D] and dv likewise. within: queries of the segment add to
+// it. Grid: ranks × B · G · segments.
 template <int kWidth, bool kFour>
 __global__ void __launch_bounds__(kFavorThreads, 1)
     key_gradient(Favor f, Given in, Slots slots, float* dk, float* dv, bool within) {
@@ -271,7 +176,8 @@ void linear_attention_backward(Stream stream, In<float> q, In<float> k, In<float
   const int64_t rows = volume(B, T, H), keys = volume(B, T, G), ranks = within ? n.group() : 1;
   const int64_t room = place(f, nullptr), states = B * H * f.segments * slots.size();
   const auto padded = [](int64_t count) { return divide_up(count, 4) * 4; };
-  const int64_t ups = g ? padded(rows * E) + padded(rows) : 0, parts = ranks > 1 ? padded(ranks * keys * D) + ranks * keys * E : 0;
+  const int64_t ups = g ? padded(rows * E) + padded(rows) : 0,
+                parts = ranks > 1 ? padded(ranks * keys * D) + ranks * keys * E : 0;
   float* memory = gpu::scratch(stream, room + states + ups + parts);
   place(f, memory);
   slots.data = memory + room;
@@ -284,7 +190,8 @@ void linear_attention_backward(Stream stream, In<float> q, In<float> k, In<float
   with_columns(at_least(D, E), four, [&](auto width, auto is_four) {
     measure_tokens<is_four>(stream, f, q.data, k.data, T > 0 ? marks.data : nullptr, n.marks() * n.mark(), nullptr);
     if (g) {
-      gpu::launch(upwards, blocks(divide_up(rows, kFavorThreads / 32)), kFavorThreads, stream, g.data, o.data, R.data, up, r, rows, E);
+      gpu::launch(upwards, blocks(divide_up(rows, kFavorThreads / 32)), kFavorThreads, stream, g.data, o.data, R.data, up, r,
+                  rows, E);
       gpu::launch(read_marks, carry_grid(n), kCarryThreads, stream, f, slots, marks.data);
       gpu::launch(query_gradient<width, is_four>, blocks(B * H * f.segments), kFavorThreads, stream, f, in, slots, dq.data);
       sum_segments<width, is_four>(stream, f, Queries{q.data, up, r}, slots);
@@ -292,7 +199,8 @@ void linear_attention_backward(Stream stream, In<float> q, In<float> k, In<float
       gpu::check(cudaMemsetAsync(dq.data, 0, static_cast<size_t>(dq.count) * sizeof(float), gpu::queue(stream).stream));
     }
     gpu::launch(carry_back, carry_grid(n), kCarryThreads, stream, f, slots, last, FavorStates{dz0.data, dS0.data}, !!g);
-    gpu::launch(key_gradient<width, is_four>, blocks(ranks * B * G * f.segments), kFavorThreads, stream, f, in, slots, to_k, to_v, within);
+    gpu::launch(key_gradient<width, is_four>, blocks(ranks * B * G * f.segments), kFavorThreads, stream, f, in, slots, to_k, to_v,
+                within);
   });
   if (ranks > 1) {
     launch_columns(stream, to_k, dk.data, 1, ranks, keys * D, 1);
