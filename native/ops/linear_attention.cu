@@ -153,10 +153,13 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
   }
 }
 
-// Tokens of a segment: those between marks, or less where that does not fill the card.
-int64_t span_of(Stream stream, const FavorSizes& n) {
+// Tokens of a segment: those between marks; less where that does not fill the card, and more where it does many times over and no
+// marks are wanted, so that the states do not grow with T.
+int64_t span_of(Stream stream, const FavorSizes& n, bool marked) {
+  const auto blocks_of = [&](int64_t span) { return n.B * n.H * divide_up(n.T, span); };
   int64_t span = n.every;
-  while (span % (2 * kSquare) == 0 && n.B * n.H * divide_up(n.T, span) < gpu::processors(stream)) span /= 2;
+  while (span % (2 * kSquare) == 0 && blocks_of(span) < gpu::processors(stream)) span /= 2;
+  while (!marked && blocks_of(2 * span) >= 4 * gpu::processors(stream) && span < n.T) span *= 2;
   return span;
 }
 
@@ -173,7 +176,7 @@ void linear_attention(Stream stream, In<float> q, In<float> k, In<float> v, In<f
   expect("c", c, volume(B, G)), expect("z", z, volume(B, G, M)), expect("S", S, volume(B, G, M, E));
   if (!!c0 != !!z0 || !!c0 != !!S0) fail(OPLUS_BAD_SHAPE, "%s", "`c0`, `z0` and `S0` are given together or not at all");
 
-  const int64_t span = span_of(stream, n);
+  const int64_t span = span_of(stream, n, !!marks);
   Favor f{n, omega.data, lengths.data, span, divide_up(T, span)};
   Slots slots(M, E);
   const int64_t room = place(f, nullptr);

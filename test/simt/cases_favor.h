@@ -154,6 +154,8 @@ inline void favor_cases() {
   favor_case(with({1, 90, 1, 1, 4, 4, 8, 0, false}, [](FavorCase& c) { c.outputs = false, c.every = 64; }));
   favor_case(with({1, 140, 1, 1, 4, 4, 8, 10, true, true}, [](FavorCase& c) { c.epsilon = 0.01; }));
   favor_case({1, 0, 2, 1, 4, 4, 8, 0, true, true});
+  // more heads than it takes to fill the card
+  favor_case(with({4, 150, 4, 2, 4, 3, 8, 0, true, true}, [](FavorCase& c) { c.every = 64; }));
   // every width
   favor_case({1, 66, 1, 1, 64, 64, 64}), favor_case({1, 66, 2, 1, 36, 100, 20, 0, true, true}),
       favor_case({1, 10, 1, 1, 128, 128, 130});
