@@ -261,6 +261,8 @@ export interface Operations {
 	 * (2p, 2p + 1), or (p, p + D / 2). y may be x.
 	 */
 	rope(x: In, table: In, y: Out, n: int, H: int, D: int, neighbours: boolean): void;
+	/** Its gradient: the turn by the opposite angles. dx may be g. */
+	ropeBackward(g: In, table: In, dx: Out, n: int, H: int, D: int, neighbours: boolean): void;
 	/**
 	 * Decoder steps over a bounded cache, token after token (algorithms D.1, D.2). q [B, T, H, D]; k, v [B, T, G, D]; keys, values
 	 * [B, G, S, D] (`kind` 0 f32, 1 f16); positions, scores, ranks [B, P, S]; table [S + 1, D / 2, 2]; seen, lengths [B]; o [B, T, H, D];

@@ -92,6 +92,23 @@ inline void rope_case(int64_t n, int64_t H, int64_t D, bool neighbours) {
   compare(name, y, reference(0.0), reference(0.0f));
   call(name, "rope", {tx, turn, tx, double(n), double(H), double(D), neighbours});
   compare(name + " in place", tx, reference(0.0), reference(0.0f));
+
+  const Floats g = random.normals(n * H * D);
+  const auto gradient = [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<T> dx(g.size());
+    for (int64_t row = 0; row < n * H; ++row)
+      for (int64_t p = 0; p < half; ++p) {
+        const size_t a = size_t(row * D + (neighbours ? 2 * p : p)), b = size_t(row * D + (neighbours ? 2 * p + 1 : p + half));
+        const T cosine = rounded[size_t(row / H * D + 2 * p)], sine = rounded[size_t(row / H * D + 2 * p + 1)];
+        dx[a] = T(g[a]) * cosine + T(g[b]) * sine;
+        dx[b] = T(g[b]) * cosine - T(g[a]) * sine;
+      }
+    return dx;
+  };
+  const Tensor tg(g);
+  call(name, "ropeBackward", {tg, turn, tg, double(n), double(H), double(D), neighbours});
+  compare(name + " backward", tg, gradient(0.0), gradient(0.0f));
 }
 
 struct ReceivedCase {
