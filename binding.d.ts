@@ -24,6 +24,7 @@ export type InOutInt = Buffer;
 export type MaybeInOutInt = Buffer | null;
 /** Bytes whose meaning another argument says. */
 export type InBytes = Buffer;
+export type OutBytes = Buffer;
 export type InOutBytes = Buffer;
 export type int = number;
 export type float = number;
@@ -238,13 +239,17 @@ export interface Operations {
 		causal: boolean,
 	): void;
 
-		// ---- pretrained decoders -----------------------------------------------------------------------------------
+	// ---- pretrained decoders -----------------------------------------------------------------------------------
 	// Stored weights (`kind`): 0 f32, 1 f16, 2 bf16, 3 q8_0, 4 q4_0, 5 q4_k, 6 q6_k, blocks along the last dimension, laid out as
 	// native/ops/stored.h says. P choosers: 1 where all heads of a layer keep the same entries, G where each has its own.
 	/** y[N, C] = rows ids[N] of w [V, C], widened. */
 	embedStored(ids: InInt, w: InBytes, y: Out, kind: int, N: int, V: int, C: int): void;
+	/** dw[v] = Σ g[n] over ids[n] = v, in the order of n: the gradient of rows of an f32 w. g [N, C]; dw [V, C]. */
+	embedBackward(ids: InInt, g: In, dw: Out, N: int, V: int, C: int): void;
 	/** y[N, F] = x[N, C] · w[F, C]ᵀ + b[F], sums in f32. */
 	linearStored(x: In, w: InBytes, b: MaybeIn, y: Out, kind: int, N: int, C: int, F: int): void;
+	/** y = the rows of x [N, C], stored as `to` (0 to 3) and not as `from`. Of blocks that are not finite, the scale is not. */
+	convertStored(x: InBytes, y: OutBytes, from: int, to: int, N: int, C: int): void;
 	/** found[1] = the first of n stored weights that is not finite, or whose block's scale is not; −1: all are. */
 	firstFault(w: InBytes, found: OutInt, kind: int, n: int): void;
 	/** y = x · gamma / √(mean x² + epsilon) over the last dimension. x, y [N, C]; gamma [C]. y may be x. */

@@ -95,6 +95,11 @@ dropped entry is put|ops/cache_attend.cu|cache_attend|cacheAttend 3 4 2 64 14|s/
 mean of squares without epsilon|ops/rms_norm.cu|rms_norm|rmsNorm|s/ \+ epsilon\)/)/
 gate that overflows|ops/swiglu.cu|swiglu|swiglu|s/gate\.x\[j\] \/ \(1 \+ expf\(-gate\.x\[j\]\)\)/gate.x[j] * expf(gate.x[j]) \/ (1 + expf(gate.x[j]))/
 angle in single precision|ops/rope.cu|rope|rope|s/const double turns = positions\[j \/ half\]/const float turns = positions[j \/ half]/
+tokens listed without a barrier|ops/embed_backward.cu|embed_backward|embedBackward|/if \(mine\) token/,/const float\* from/ s/__syncthreads\(\);//
+list overwritten too soon|ops/embed_backward.cu|embed_backward|embedBackward|/to\[row\[i \+ a\] \* C\] \+=/,/^  \}/ s/__syncthreads\(\);//
+tokens of other warps are not counted|ops/embed_backward.cu|embed_backward|embedBackward|s/if \(w < warp\) place \+= counts\[w\];//
+rows of another range|ops/embed_backward.cu|embed_backward|embedBackward|s/id >= first \&\& id < last/id >= first/
+tables are not added|ops/embed_backward.cu|embed_backward|embedBackward|s/if \(parts > 1\) launch_columns\(.*//
 turned on, not back|ops/rope.cu|rope|rope|s/neighbours, -1\)/neighbours, 1)/
 table of another head|ops/rope.cu|rope|rope|s/head \/ H \* half/head * half/
 received before the first query|ops/cache_received.cu|cache_received|cacheReceived|s/t < begin \|\| t >= heads\.T/t >= heads.T/
