@@ -30,6 +30,7 @@ export {
 	Block,
 	type BlockOptions,
 	CausalAttention,
+	type CausalAttentionOptions,
 	CrossAttention,
 	type CrossAttentionOptions,
 	type ForwardOptions,
@@ -42,14 +43,22 @@ export {
 	type MixerName,
 	type MixerOptions,
 	Module,
+	PerformerAttention,
+	type PerformerAttentionOptions,
 	type Recurrent,
 	Stack,
 	State,
+	type Whole,
 } from './layers/index.js';
 export { ForecastStream } from './models/forecast_stream.js';
 export { Forecaster, type ForecasterConfig } from './models/forecaster.js';
 export { type ForecastingOptions, type ForecastingProgress, type Trained, trainForecaster } from './models/forecasting.js';
 export { Llama, type LlamaOptions } from './models/llama.js';
+export type { PerformerizeOptions } from './models/performerize.js';
+export type { PerformerDecoderConfig } from './models/performerize_config.js';
+export { PerformerDecoder } from './models/performerize_decoder.js';
+export type { PerformerStream } from './models/performerize_stream.js';
+export { type TokenBatch, type Tokens, TokenTexts } from './models/performerize_tokens.js';
 export { type Score, score } from './models/score.js';
 export type { Scored } from './models/score_tokens.js';
 export { partsOf, type Scale, Series, type Split, scaleOf, Windows } from './models/series.js';

@@ -9,6 +9,8 @@ import type { Tokenizer } from '../text/tokenizer.js';
 import { hashOf } from './llama_hash.js';
 import { Activations, logitsOf, type Pass, runLayers } from './llama_pass.js';
 import { type LlamaWeights, mapWeights, tensorsOf } from './llama_weights.js';
+import { type PerformerizeOptions, performerize } from './performerize.js';
+import type { PerformerDecoder } from './performerize_decoder.js';
 import { Session } from './session.js';
 import type { SessionOptions } from './session_options.js';
 
@@ -90,6 +92,16 @@ export class Llama implements Resource {
 	session(options: SessionOptions): Session {
 		this.#check();
 		return new Session(this, options);
+	}
+
+	/**
+	 * The same weights with FAVOR+ in place of softmax attention, as a model to be trained: with features of softmax it is near to this one from
+	 * the start, and a little of `fit` brings back what that costs.
+	 * @see Choromanski et al. 2021, "Rethinking attention with Performers", section 4.2
+	 */
+	async performerize(options: PerformerizeOptions = {}): Promise<PerformerDecoder> {
+		this.#check();
+		return performerize(this.#weights, this.config, this.device, options);
 	}
 
 	/**
