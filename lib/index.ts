@@ -54,6 +54,8 @@ export { ForecastStream } from './models/forecast_stream.js';
 export { Forecaster, type ForecasterConfig } from './models/forecaster.js';
 export { type ForecastingOptions, type ForecastingProgress, type Trained, trainForecaster } from './models/forecasting.js';
 export { Llama, type LlamaOptions } from './models/llama.js';
+export { Performer, type PerformerBatch, type PerformerForwardOptions } from './models/performer.js';
+export type { PerformerConfig } from './models/performer_config.js';
 export type { PerformerizeOptions } from './models/performerize.js';
 export type { PerformerDecoderConfig } from './models/performerize_config.js';
 export { PerformerDecoder } from './models/performerize_decoder.js';
