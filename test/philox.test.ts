@@ -35,9 +35,11 @@ test('every seed, block and stream up to its limit', () => {
 	const random = generator(1);
 	const below = (limit: number) => Math.floor(((random() + 1) / 2) * 2 ** 26) * Math.floor(limit / 2 ** 26);
 	const ends = [0, 1, 2 ** 16 - 1, 2 ** 16, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 32 + 1, 2 ** 53 - 1];
-	for (const seed of ends) for (const block of ends) for (const stream of [0, 1, 2 ** 32 - 1]) {
-		expect(philox(seed, block, stream)).toEqual(ours(seed, block, stream));
-	}
+	for (const seed of ends)
+		for (const block of ends)
+			for (const stream of [0, 1, 2 ** 32 - 1]) {
+				expect(philox(seed, block, stream)).toEqual(ours(seed, block, stream));
+			}
 	for (let i = 0; i < 2000; i++) {
 		const [seed, block, stream] = [below(2 ** 53) + i, below(2 ** 53) + i, below(2 ** 32) + i];
 		expect(philox(seed, block, stream)).toEqual(ours(seed, block, stream));
@@ -50,7 +52,9 @@ test.each([0, 7, 2 ** 32 - 1, 2 ** 32, 123_456_789_012_345, 2 ** 53 - 1])('nativ
 	const ones = tensor(new Float32Array(n).fill(1), [n]);
 	for (const rate of [1 / 1024, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]) {
 		const kept = await dropout(ones, { rate, seed }).read();
-		const expected = Float32Array.from({ length: n }, (_, i) => ((philox(seed, Math.floor(i / 4))[i % 4]! >>> 8) / 2 ** 24 >= rate ? 1 / (1 - rate) : 0));
+		const expected = Float32Array.from({ length: n }, (_, i) =>
+			(philox(seed, Math.floor(i / 4))[i % 4]! >>> 8) / 2 ** 24 >= rate ? 1 / (1 - rate) : 0,
+		);
 		expect(kept.map(Math.sign)).toEqual(expected.map(Math.sign));
 	}
 });

@@ -4,9 +4,9 @@
  * away from the formula. Formulas: algorithms C.1 (Choromanski et al. 2021, lemma 2 and theorem 2).
  */
 import { describe, expect, test } from 'vitest';
-import { favor, type FavorKind } from '../../lib/ops/favor.js';
+import { type FavorKind, favor } from '../../lib/ops/favor.js';
 import type { Projection } from '../../lib/ops/omega.js';
-import { dot, estimates, featuresBy, meanOf, ways, type Way } from './native.js';
+import { dot, estimates, featuresBy, meanOf, type Way, ways } from './native.js';
 
 const SIGMAS = 4;
 const D = 8;
