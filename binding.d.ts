@@ -357,8 +357,10 @@ export interface Operations {
 	meanSquaredError(x: In, y: In, loss: Out, n: int): void;
 	/** dx = g[0] · 2 (x − y) / n */
 	meanSquaredErrorBackward(x: In, y: In, g: In, dx: Out, n: int): void;
-	/** loss[n] = ln Σ_v e^logits[n, v] − logits[n, targets[n]]; logits [N, V]. */
+	/** loss[n] = ln Σ_v e^logits[n, v] − logits[n, targets[n]]; logits [N, V]. A row whose target is −1 takes no part: 0. */
 	crossEntropy(logits: In, targets: InInt, loss: Out, N: int, V: int): void;
+	/** dlogits[n] = g[n] · (softmax(logits[n]) − onehot(targets[n])); 0 where the target is −1. g [N]. */
+	crossEntropyBackward(logits: In, targets: InInt, g: In, dlogits: Out, N: int, V: int): void;
 	/** total[1] += Σ x² */
 	sumSquares(x: In, total: InOut, n: int): void;
 	/**

@@ -164,7 +164,8 @@ inline void received_case(const ReceivedCase& c) {
   compare(name, received, reference(0.0), reference(0.0f));
 }
 
-// Targets of rows: the last class, then any, and in the last two rows none that there is. barred: every third class cannot be.
+// Targets of rows: the last class, then any; the last but one takes no part, and that of the last is no class. barred: every
+// third class cannot be.
 inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barred = false, bool shifted = false) {
   const std::string name = label("crossEntropy", {N, V}) + (barred ? " barred" : "") + (shifted ? " shifted" : "");
   if (!wanted(name)) return;
@@ -173,6 +174,7 @@ inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barr
   Floats x = random.normals(skip + N * V, spread);
   std::vector<int32_t> targets;
   for (int64_t n = 0; n < N; ++n) targets.push_back(n == 0 ? int32_t(V - 1) : random.below(int(V)));
+  const Floats g = random.normals(N);
   if (N > 2) targets[size_t(N - 2)] = -1, targets[size_t(N - 1)] = int32_t(V);
   for (int64_t n = 0; n < N; ++n)
     for (int64_t v = n % 3; barred && v < V; v += 3)
@@ -191,7 +193,7 @@ inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barr
       for (int64_t v = 0; v < V; ++v) top = std::fmax(top, T(row[v]));
       for (int64_t v = 0; v < V; ++v) sum += std::exp(T(row[v]) - top);
       const int32_t target = targets[size_t(n)];
-      losses.push_back(target < 0 || target >= V ? T(NAN) : std::log(sum) + (top - T(row[target])));
+      losses.push_back(target == -1 ? T(0) : target >= V ? T(NAN) : std::log(sum) + (top - T(row[target])));
     }
     return losses;
   };
@@ -201,6 +203,25 @@ inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barr
   in.value.data = static_cast<char*>(in.value.data) + 4 * skip, in.value.bytes -= 4 * skip;
   call(name, "crossEntropy", {in, ids, loss, double(N), double(V)});
   compare(name, loss, reference(0.0), reference(0.0f));
+
+  const auto gradient = [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<T> dx;
+    for (int64_t n = 0; n < N; ++n) {
+      const float* row = x.data() + skip + n * V;
+      const int32_t target = targets[size_t(n)];
+      T top = -kInf, sum = 0;
+      for (int64_t v = 0; v < V; ++v) top = std::fmax(top, T(row[v]));
+      for (int64_t v = 0; v < V; ++v) sum += std::exp(T(row[v]) - top);
+      const T up = target >= V ? T(NAN) : T(g[size_t(n)]);
+      for (int64_t v = 0; v < V; ++v)
+        dx.push_back(target == -1 ? T(0) : up * (std::exp(T(row[v]) - top) / sum - (v == target ? T(1) : T(0))));
+    }
+    return dx;
+  };
+  const Tensor tg(g), dlogits{size_t(N * V)};
+  call(name, "crossEntropyBackward", {in, ids, tg, dlogits, double(N), double(V)});
+  compare(name + " backward", dlogits, gradient(0.0), gradient(0.0f));
 }
 
 inline void decoder_cases() {

@@ -115,6 +115,8 @@ powers of an older largest|ops/cross_entropy.cu|cross_entropy|crossEntropy 2|s/s
 sums of threads as they are|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/sum \* expf\(top - most\), room/sum, room/
 nothing but classes that cannot be|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/top = -FLT_MAX/top = -INFINITY/
 class behind the last|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/target < classes/target <= classes/
+rows that take no part|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/target != kIgnored/target != kIgnored - 1/
+class is not taken off|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/i \+ j == target \?/i + j == target + 1 ?/
 largest without its barrier|ops/cross_entropy.cu|cross_entropy|crossEntropy|/x, room\[warp\]/,/return x/ s/__syncthreads\(\);//
 row read past its last class|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/if \(i < classes\)/if (i <= classes)/
 last fault|ops/first_fault.cu|first_fault|firstFault|s/atomicMin/atomicMax/
