@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto';
-import type { DeviceName } from '../device.js';
 import { ArgumentError } from '../errors.js';
 import { type FastaOptions, readFastaPieces } from '../io/fasta.js';
 import { philox } from '../philox.js';
-import { Tensor } from '../tensor.js';
 import type { Dataset } from '../train/fit.js';
+import type { TokenBatch } from './performerize_tokens.js';
 import { encodeProtein, proteinTokens } from './protein_tokens.js';
 
 /** What is predicted: the next residue from those before, or hidden ones from all others. */
@@ -139,14 +138,13 @@ export interface ProteinWindowOptions {
 	readonly drawn?: number | undefined;
 	/** Of the places of drawn windows, and of what is hidden. @default 0 */
 	readonly seed?: number | undefined;
-	readonly device?: DeviceName | undefined;
 }
 
 /**
  * Windows of a set's tokens, over the borders of its records: the concatenated sequences of the Performer paper, of any length.
  * @see Choromanski et al. 2021, "Rethinking attention with Performers", section 4.4
  */
-export class ProteinWindows implements Dataset {
+export class ProteinWindows implements Dataset<TokenBatch> {
 	readonly length: number;
 	readonly mode: ProteinMode;
 	/** Tokens of a window. */
@@ -192,11 +190,10 @@ export class ProteinWindows implements Dataset {
 		return { ids, targets };
 	}
 
-	/** `x` and `y` `[B, length]` of i32: see `arrays`. */
-	batch(indices: readonly number[]): { readonly x: Tensor; readonly y: Tensor } {
+	/** What `Performer.loss` takes: see `arrays`, a list for each window. */
+	batch(indices: readonly number[]): TokenBatch {
 		const { ids, targets } = this.arrays(indices);
-		const shape = [indices.length, this.window];
-		const { device } = this.#options;
-		return { x: Tensor.empty(shape, device, 'i32', ids), y: Tensor.empty(shape, device, 'i32', targets) };
+		const rows = (all: Int32Array) => indices.map((_, b) => all.subarray(b * this.window, (b + 1) * this.window));
+		return { x: rows(ids), y: rows(targets) };
 	}
 }
