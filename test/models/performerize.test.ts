@@ -1,0 +1,294 @@
+import { describe, expect, test } from 'vitest';
+import { ArgumentError, DisposedError, FormatError } from '../../lib/errors.js';
+import { State } from '../../lib/layers/state.js';
+import { Llama } from '../../lib/models/llama.js';
+import type { PerformerizeOptions } from '../../lib/models/performerize.js';
+import { PerformerDecoder } from '../../lib/models/performerize_decoder.js';
+import type { Tokens } from '../../lib/models/performerize_tokens.js';
+import { loadModel, saveModel } from '../../lib/train/save.js';
+import { altered, temporary } from '../files.js';
+import { worst } from '../numbers.js';
+import { names, pathOf, pieces, tokensFor } from './llama/models.js';
+import { held, logitsBy, logitsOf, type Made, makeModel, randomTokens, sizes, weightsOf } from './performerize_models.js';
+
+describe('with exact attention', () => {
+	test.each(names)('%s: logits are those of Llama', async (name) => {
+		using model = await Llama.load(await pathOf(name));
+		using exact = await model.performerize({ attention: 'softmax' });
+		const tokens = [await tokensFor(model, 100, 1), await tokensFor(model, 100, 2)];
+		const right = [...(await logitsBy(model, tokens[0]!)), ...(await logitsBy(model, tokens[1]!))];
+		expect(worst(await logitsOf(exact, tokens), right)).toBeLessThanOrEqual(1e-4);
+	});
+
+	const others: Record<string, Made> = {
+		'biases, pairs of halves, a head of its own': {
+			biases: ['q', 'k', 'v'],
+			tied: false,
+			gentle: 1,
+			config: { architectures: ['Qwen2ForCausalLM'], model_type: 'qwen2' },
+		},
+		'weights in bf16': { half: true },
+		'scaled positions': {
+			config: { rope_scaling: { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 16 }, max_position_embeddings: 64 },
+		},
+	};
+	test.each(Object.entries(others))('%s', async (_, made) => {
+		using model = await makeModel(made);
+		using exact = await model.performerize({ attention: 'softmax' });
+		const tokens = randomTokens(60, 3);
+		expect(worst(await logitsOf(exact, tokens), await logitsBy(model, tokens))).toBeLessThanOrEqual(1e-4);
+		expect([...exact.parameters().values()].every(({ dtype, requiresGrad }) => dtype === 'f32' && requiresGrad)).toBe(true);
+		expect(exact.parameters().has('lm_head.weight')).toBe(made.tied === false);
+	});
+
+	test('a sliding window holds as long as the sequence fits into it; FAVOR+ has none', async () => {
+		using model = await makeModel({ config: { architectures: ['MistralForCausalLM'], model_type: 'mistral', sliding_window: 16 } });
+		using exact = await model.performerize({ attention: 'softmax' });
+		const tokens = randomTokens(17, 3);
+		const first = tokens.subarray(0, 16);
+		expect(worst(await logitsOf(exact, first), await logitsBy(model, first))).toBeLessThanOrEqual(1e-4);
+		expect(() => logitsOf(exact, tokens)).toThrow('sequences of 17 tokens, expected at most the 16');
+		using performer = await model.performerize({ features: 16 });
+		expect((await logitsOf(performer, tokens)).length).toBe(17 * sizes.vocabulary);
+	});
+});
+
+describe('with features', () => {
+	test.each(['softmax', 'hyperbolic'] as const)('%s: logits come nearer to the exact ones as 1/√M', async (kind) => {
+		using model = await makeModel({ gentle: 0.25 });
+		const tokens = randomTokens(64, 4);
+		const right = await logitsBy(model, tokens);
+		const seeds = 8;
+		const errors: number[] = [];
+		for (const features of [32, 128, 512]) {
+			let squares = 0;
+			for (let seed = 0; seed < seeds; seed++) {
+				using performer = await model.performerize({ features, kind, seed });
+				const found = await logitsOf(performer, tokens);
+				squares += found.reduce((sum, x, i) => sum + (x - right[i]!) ** 2, 0) / found.length;
+			}
+			errors.push(Math.sqrt(squares / seeds));
+		}
+		const size = Math.sqrt(right.reduce((sum, x) => sum + x * x, 0) / right.length);
+		expect(errors[2]! / size).toBeLessThan(0.05);
+		// Four times the features, half the error; a little more while few features miss the rare large ones.
+		for (const i of [1, 2]) expect(Math.abs(Math.log2(errors[i - 1]! / errors[i]!) - 1)).toBeLessThan(0.4);
+	});
+
+	test('regularised features and ReLU are something else', async () => {
+		using model = await makeModel();
+		const tokens = randomTokens(32, 4);
+		const right = await logitsBy(model, tokens);
+		for (const kind of ['relu', 'regularised'] as const) {
+			using performer = await model.performerize({ features: 512, kind });
+			expect(worst(await logitsOf(performer, tokens), right)).toBeGreaterThan(0.1);
+		}
+	});
+
+	test('a key-value head that several query heads share is as good as copies of it', async () => {
+		const { heads, kvHeads, headDim, dim } = sizes;
+		let drawn = new Map<string, Float32Array>();
+		using grouped = await makeModel({ alter: (numbers) => (drawn = new Map(numbers)) });
+		using apart = await makeModel({
+			sizes: { ...sizes, kvHeads: heads },
+			alter(numbers) {
+				for (const [name, rows] of drawn) {
+					if (!/[kv]_proj.weight/.test(name)) numbers.set(name, rows);
+					const head = headDim * dim;
+					for (let h = 0; h < heads && /[kv]_proj.weight/.test(name); h++) {
+						const g = Math.floor((h * kvHeads) / heads);
+						numbers.get(name)!.set(rows.subarray(g * head, (g + 1) * head), h * head);
+					}
+				}
+			},
+		});
+		const tokens = randomTokens(50, 5);
+		using one = await grouped.performerize({ features: 24, seed: 3 });
+		using other = await apart.performerize({ features: 24, seed: 3 });
+		expect(worst(await logitsOf(one, tokens), await logitsOf(other, tokens))).toBeLessThanOrEqual(1e-4);
+	});
+
+	test('no logits know what comes later, to the bit', async () => {
+		using model = await makeModel();
+		using performer = await model.performerize({ features: 16 });
+		const tokens = randomTokens(70, 6);
+		const whole = await logitsOf(performer, tokens);
+		const other = await logitsOf(performer, tokens.with(40, (tokens[40]! + 1) % sizes.vocabulary));
+		const V = sizes.vocabulary;
+		expect(other.subarray(0, 40 * V)).toEqual(whole.subarray(0, 40 * V));
+		expect(other.subarray(40 * V, 41 * V)).not.toEqual(whole.subarray(40 * V, 41 * V));
+	});
+});
+
+describe('with a state', () => {
+	const V = sizes.vocabulary;
+	const tokens = [randomTokens(90, 7), randomTokens(90, 8)];
+	const cut = (rows: readonly Int32Array[], from: number, to: number) => rows.map((row) => row.subarray(from, to));
+
+	test.each(['softmax', 'relu'] as const)('%s: token by token and cut anywhere, as all at once', async (kind) => {
+		using model = await makeModel();
+		using performer = await model.performerize({ features: 20, kind });
+		const whole = await logitsOf(performer, tokens);
+		for (const most of [1, 7, 60]) {
+			using state = performer.initialState({ batch: 2 });
+			const { bytes } = state;
+			for (const piece of pieces([...tokens[0]!.keys()], most, 9)) {
+				const [from, to] = [piece[0]!, piece.at(-1)! + 1];
+				const found = await logitsOf(performer, cut(tokens, from, to), state);
+				for (const b of [0, 1]) {
+					const [n, at] = [(to - from) * V, (b * 90 + from) * V];
+					expect(worst(found.subarray(b * n, (b + 1) * n), whole.subarray(at, at + n))).toBeLessThanOrEqual(1e-4);
+				}
+			}
+			expect(state.length).toBe(90);
+			expect(state.bytes).toBe(bytes);
+			expect(bytes).toBe(sizes.layers * 2 * sizes.kvHeads * 4 * (1 + 20 * (1 + sizes.headDim)));
+		}
+	});
+
+	test('only the last logits, a snapshot, and a copy that goes its own way', async () => {
+		using model = await makeModel();
+		using performer = await model.performerize({ features: 20 });
+		using state = performer.initialState({ batch: 2 });
+		const all = await logitsOf(performer, cut(tokens, 0, 50), state.clone());
+		const last = await logitsOf(performer, cut(tokens, 0, 50), state, { last: true });
+		expect(worst(last.subarray(0, V), all.subarray(49 * V, 50 * V))).toBeLessThanOrEqual(1e-5);
+		expect(worst(last.subarray(V), all.subarray(99 * V))).toBeLessThanOrEqual(1e-5);
+		using back = State.restore(await state.snapshot());
+		using copy = state.clone();
+		const next = cut(tokens, 50, 90);
+		const right = await logitsOf(performer, next, state);
+		expect(await logitsOf(performer, next, back)).toEqual(right);
+		expect(await logitsOf(performer, next, copy)).toEqual(right);
+	});
+
+	test('a stream goes on by itself as the likeliest tokens say, and takes no more memory', async () => {
+		using model = await makeModel();
+		using performer = await model.performerize({ features: 20 });
+		using stream = performer.stream();
+		const prompt = tokens[0]!.subarray(0, 30);
+		const found: number[] = [];
+		const options = { temperature: 0, maxTokens: 40, ignoreEos: true };
+		let flat = 0;
+		for await (const { token } of stream.generate(model.tokenizer, prompt, options)) {
+			found.push(token);
+			if (found.length === 1) flat = await held();
+		}
+		expect(await held()).toBe(flat);
+		expect(stream.position).toBe(30 + 39); // the last one handed out has not been fed
+		const right: number[] = [];
+		while (right.length < 40) {
+			const logits = (await logitsOf(performer, [...prompt, ...right])).slice(-V);
+			right.push(logits.indexOf(Math.max(...logits)));
+		}
+		expect(found).toEqual(right);
+		const before = await stream.next([]);
+		await expect(stream.next([V])).rejects.toThrow(ArgumentError);
+		expect(await stream.next([])).toEqual(before);
+		stream.dispose();
+		await expect(stream.next([1])).rejects.toThrow(DisposedError);
+	});
+
+	test('a stream that is aborted says how far it came', async () => {
+		using model = await makeModel();
+		using performer = await model.performerize({ features: 8 });
+		using stream = performer.stream();
+		const long = randomTokens(2000, 3);
+		const abort = new AbortController();
+		const fed = stream.next(long, { signal: abort.signal });
+		abort.abort(new Error('enough'));
+		await expect(fed).rejects.toThrow('enough');
+		expect(stream.position).toBeGreaterThan(0);
+		expect(stream.position).toBeLessThan(2000);
+		using whole = performer.stream();
+		const right = await whole.next(long);
+		expect(worst(await stream.next(long.subarray(stream.position)), right)).toBeLessThanOrEqual(1e-4);
+	});
+});
+
+describe('files', () => {
+	test('a saved model comes back to the bit, with the Ω that it had', async () => {
+		using model = await makeModel({ biases: ['q', 'k', 'v'], config: { architectures: ['Qwen2ForCausalLM'], model_type: 'qwen2' } });
+		using performer = await model.performerize({ features: 20, seed: 4, redrawEvery: 3 });
+		performer.redraw();
+		performer.setTraining(true);
+		performer.setTraining(false);
+		const folder = await temporary();
+		await saveModel(performer, folder);
+		using loaded = (await loadModel(folder)) as PerformerDecoder;
+		expect(loaded).toBeInstanceOf(PerformerDecoder);
+		expect(loaded.config).toEqual(performer.config);
+		expect([...loaded.wholes()].map(([name, { value }]) => [name, value])).toEqual([
+			['draw', 1],
+			['drawAge', 1],
+		]);
+		const tokens = randomTokens(40, 9);
+		expect(await logitsOf(loaded, tokens)).toEqual(await logitsOf(performer, tokens));
+		expect(await weightsOf(loaded)).toEqual(await weightsOf(performer));
+	});
+
+	test.each([
+		['heads', 0, 'heads is 0'],
+		['features', 'many', 'features is "many"'],
+		['featureKind', 'best', 'kind is best'],
+		['rope', { pairs: 'halves', frequencies: [1], magnitude: 1 }, 'rope.frequencies is [1]'],
+		['rope', null, 'rope.pairs is nothing'],
+		['attention', 'none', 'attention is "none"'],
+		['slidingWindow', [], 'slidingWindow is []'],
+		['layers', 1e9, 'layers is 1000000000'],
+	])('a config whose %s is %j', async (name, value, message) => {
+		using model = await makeModel();
+		using performer = await model.performerize({ features: 8 });
+		const folder = await temporary();
+		await saveModel(performer, folder);
+		await altered(`${folder}/model.safetensors`, (_, metadata) => {
+			metadata['oplus.config'] = JSON.stringify({ kind: performer.kind, ...performer.config, [name]: value });
+		});
+		const loading = loadModel(folder);
+		await expect(loading).rejects.toThrow(FormatError);
+		await expect(loading).rejects.toThrow(message);
+	});
+});
+
+test('what makes no sense is refused, and the model goes on', async () => {
+	using model = await makeModel();
+	const before = await held();
+	const wrong: [PerformerizeOptions, string][] = [
+		[{ features: 0 }, 'features is 0'],
+		[{ features: 3, kind: 'hyperbolic' }, 'features is 3, expected a positive even integer'],
+		[{ kind: 'best' as 'relu' }, 'kind is best'],
+		[{ seed: -1 }, 'seed is -1'],
+		[{ redrawEvery: 1.5 }, 'redrawEvery is 1.5'],
+		[{ trainable: 'none' as 'all' }, 'trainable is "none"'],
+		[{ attention: 'exact' as 'favor' }, 'attention is "exact"'],
+	];
+	for (const [options, message] of wrong) await expect(model.performerize(options)).rejects.toThrow(message);
+	await expect(model.performerize(null as never)).rejects.toThrow(ArgumentError);
+	expect(await held()).toBe(before);
+	using performer = await model.performerize({ features: 8 });
+	using other = await model.performerize({ features: 8, seed: 1 });
+	using exact = await model.performerize({ attention: 'softmax' });
+	const lists: [Tokens, string][] = [
+		[[], 'found no tokens'],
+		[[300], 'token 0 of sequence 0 is 300, expected an integer from 0 to 299'],
+		[[0.5], 'token 0 of sequence 0 is 0.5'],
+		[[[1, 2], [3]], 'sequence 1 has 1 tokens, expected 2'],
+	];
+	for (const [tokens, message] of lists) expect(() => performer.forward(tokens)).toThrow(message);
+	expect(() => exact.initialState()).toThrow('exact attention has no state of a fixed size');
+	expect(() => performer.initialState({ batch: 0 })).toThrow('batch is 0');
+	using state = performer.initialState();
+	expect(() => performer.forward([[1], [2]], state)).toThrow('the state is of 1 sequences, expected 2');
+	expect(() => other.forward([1], state)).toThrow('the state is of draw 0 of seed 0, expected draw 0 of seed 1');
+	performer.redraw();
+	expect(() => performer.forward([1], state)).toThrow('the state is of draw 0 of seed 0, expected draw 1 of seed 0');
+	using now = performer.initialState();
+	performer.setTraining(true);
+	expect(() => performer.forward([1], now)).toThrow('a state in training');
+	performer.setTraining(false);
+	expect((await logitsOf(performer, [1], now)).every(Number.isFinite)).toBe(true);
+	other.dispose();
+	expect(() => other.forward([1])).toThrow(DisposedError);
+	model.dispose();
+	await expect(model.performerize()).rejects.toThrow(DisposedError);
+});
