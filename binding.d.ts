@@ -254,6 +254,7 @@ export interface Operations {
 	firstFault(w: InBytes, found: OutInt, kind: int, n: int): void;
 	/** y = x · gamma / √(mean x² + epsilon) over the last dimension. x, y [N, C]; gamma [C]. y may be x. */
 	rmsNorm(x: In, gamma: In, y: Out, N: int, C: int, epsilon: float): void;
+	rmsNormBackward(g: In, x: In, gamma: In, dx: Out, dgamma: Out, N: int, C: int, epsilon: float): void;
 	/** y = a · sigmoid(a) · b. y may be a or b. */
 	swiglu(a: In, b: In, y: Out, n: int): void;
 	/**

@@ -23,6 +23,28 @@ inline void rms_norm_case(int64_t N, int64_t C) {
   compare(name, y, reference(0.0), reference(0.0f));
   call(name, "rmsNorm", {tx, tg, tx, double(N), double(C), 1e-3});
   compare(name + " in place", tx, reference(0.0), reference(0.0f));
+
+  const Floats g = random.normals(N * C);
+  const auto gradient = [&](auto zero, bool of_gamma) {
+    using T = decltype(zero);
+    std::vector<T> dx, dgamma(static_cast<size_t>(C));
+    for (int64_t n = 0; n < N; ++n) {
+      const float *row = &x[size_t(n * C)], *up = &g[size_t(n * C)];
+      T squares = 0, along = 0;
+      for (int64_t c = 0; c < C; ++c) squares += T(row[c]) * T(row[c]);
+      const T scale = 1 / std::sqrt(squares / T(C) + T(1e-3f));
+      for (int64_t c = 0; c < C; ++c) {
+        along += T(up[c]) * T(gamma[size_t(c)]) * (T(row[c]) * scale);
+        dgamma[size_t(c)] += T(up[c]) * (T(row[c]) * scale);
+      }
+      for (int64_t c = 0; c < C; ++c) dx.push_back(scale * (T(up[c]) * T(gamma[size_t(c)]) - T(row[c]) * scale * (along / T(C))));
+    }
+    return of_gamma ? dgamma : dx;
+  };
+  const Tensor again(x), tup(g), dx(x.size()), dgamma(gamma.size());
+  call(name, "rmsNormBackward", {tup, again, tg, dx, dgamma, double(N), double(C), 1e-3});
+  compare(name + " dx", dx, gradient(0.0, false), gradient(0.0f, false));
+  compare(name + " dgamma", dgamma, gradient(0.0, true), gradient(0.0f, true));
 }
 
 inline void swiglu_case(int64_t n) {
@@ -225,7 +247,7 @@ inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barr
 }
 
 inline void decoder_cases() {
-  for (auto [N, C] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {9, 64}, {5, 1024}, {2, 1500}, {3, 1027}, {1, 4096}})
+  for (auto [N, C] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {9, 64}, {5, 1024}, {2, 1500}, {3, 1027}, {1, 4096}, {300, 20}})
     rms_norm_case(N, C);
   for (int64_t n : {1, 7, 30, 1024, 4100}) swiglu_case(n);
   for (bool neighbours : {false, true})

@@ -93,6 +93,9 @@ ranks do not move up|cuda/cache_step.h|cache_attend|cacheAttend 1 2 2 64|s/rank 
 one group gets the new entry|cuda/cache_step.h|cache_attend|cacheAttend 1 4 2 20|s/P == 1 \? G : p \+ 1/p + 1/
 dropped entry is put|ops/cache_attend.cu|cache_attend|cacheAttend 3 4 2 64 14|s/slot < 0 \|\| slot >= cache\.S/slot < 0/
 mean of squares without epsilon|ops/rms_norm.cu|rms_norm|rmsNorm|s/ \+ epsilon\)/)/
+gradient along the row stays|ops/rms_norm.cu|rms_norm|rmsNorm|s/ - in\.x\[j\] \* scale \* along//
+factor of another row|ops/rms_norm.cu|rms_norm|rmsNorm|s/factor\[n\]\)/factor[first])/
+gain without its barrier|ops/rms_norm.cu|rms_norm|rmsNorm|/room\[warp\]\[lane\] = gain/,/if \(warp == 0/ s/__syncthreads\(\);//
 gate that overflows|ops/swiglu.cu|swiglu|swiglu|s/gate\.x\[j\] \/ \(1 \+ expf\(-gate\.x\[j\]\)\)/gate.x[j] * expf(gate.x[j]) \/ (1 + expf(gate.x[j]))/
 angle in single precision|ops/rope.cu|rope|rope|s/const double turns = positions\[j \/ half\]/const float turns = positions[j \/ half]/
 tokens listed without a barrier|ops/embed_backward.cu|embed_backward|embedBackward|/if \(mine\) token/,/const float\* from/ s/__syncthreads\(\);//
