@@ -41,21 +41,28 @@ static inline float features_of(const FavorSizes& n, const float* omega, const f
   return powers ? top - 0.5f * norm : 0.5f * norm;
 }
 
-// kVectors vectors of every row of S: faded, a key's part added, and read by a query.
-template <int kVectors>
+// kVectors vectors of every row of S: faded, a key's part added, and read by a query. kWhole: all of their lanes exist.
+template <int kVectors, bool kWhole>
 OPLUS_INLINE void pass(const float* psi_k, const float* psi_q, float keep, float weight, const float* v, int64_t M,
                        int64_t stride, int64_t lanes, float* S, float* o) {
+  const auto read = [lanes](const float* p, int j) __attribute__((always_inline)) {
+    return kWhole ? load(p + j * kLanes) : load_part(p + j * kLanes, lanes - j * kLanes);
+  };
+  const auto write = [lanes](float* p, int j, Vec x) __attribute__((always_inline)) {
+    kWhole ? store(p + j * kLanes, x) : store_part(p + j * kLanes, x, lanes - j * kLanes);
+  };
   Vec sums[kVectors], value[kVectors];
-  for (int j = 0; j < kVectors; ++j) sums[j] = Vec{}, value[j] = weight * load_some(v + j * kLanes, lanes - j * kLanes);
+#pragma GCC unroll 4
+  for (int j = 0; j < kVectors; ++j) sums[j] = Vec{}, value[j] = weight * read(v, j);
   for (int64_t m = 0; m < M; ++m, S += stride)
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      const int64_t left = lanes - j * kLanes;
-      const Vec s = keep * load_some(S + j * kLanes, left) + psi_k[m] * value[j];
-      store_some(S + j * kLanes, s, left);
+      const Vec s = keep * read(S, j) + psi_k[m] * value[j];
+      write(S, j, s);
       sums[j] += psi_q[m] * s;
     }
-  for (int j = 0; j < kVectors; ++j) store_some(o + j * kLanes, sums[j], lanes - j * kLanes);
+#pragma GCC unroll 4
+  for (int j = 0; j < kVectors; ++j) write(o, j, sums[j]);
 }
 
 // Key-value head g of sequence b, from its state (c, z [M], S [M, E]) onwards, in place.
@@ -87,8 +94,9 @@ static inline void few(const FavorSizes& n, const FewProblem& p, int64_t b, int6
       const float* v = p.v + (row * n.G + g) * n.E;
       int64_t e = 0;
       for (; e + 4 * kLanes <= n.E; e += 4 * kLanes)
-        pass<4>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, 4 * kLanes, S + e, o + e);
-      for (; e < n.E; e += kLanes) pass<1>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, n.E - e, S + e, o + e);
+        pass<4, true>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, 0, S + e, o + e);
+      for (; e + kLanes <= n.E; e += kLanes) pass<1, true>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, 0, S + e, o + e);
+      if (e < n.E) pass<1, false>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, n.E - e, S + e, o + e);
       divide_row(o, sum, n.E, o);
       if (p.R) p.R[row * n.H + h] = sum;
       keep = 1, weight = 0;  // the other queries of the group find the key in S
