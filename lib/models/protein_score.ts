@@ -13,6 +13,8 @@ export interface ProteinScoreOptions {
 	readonly counts: ArrayLike<number>;
 	/** Windows at a time. @default 16 */
 	readonly batch?: number;
+	/** The first so many windows only. @default all */
+	readonly most?: number;
 	readonly signal?: AbortSignal | undefined;
 	/** Called with the share that is done. */
 	readonly onProgress?: (done: number) => void;
@@ -28,17 +30,18 @@ function logitsOf(model: Performer, x: readonly Int32Array[]): Promise<Float32Ar
  * @throws ArgumentError windows of another mode; `signal.reason`, untouched, when it is aborted
  */
 export async function scoreWindows(model: Performer, windows: ProteinWindows, options: ProteinScoreOptions): Promise<ProteinScore> {
-	const { counts, batch = 16, signal, onProgress } = options;
+	const { counts, batch = 16, most = Infinity, signal, onProgress } = options;
 	if (windows.mode !== modeOf(model))
 		throw new ArgumentError(`scoreWindows: windows are ${windows.mode}, expected ${modeOf(model)} as the model`);
 	const tally = new ProteinTally(counts);
-	for (let start = 0; start < windows.length; start += batch) {
+	const length = Math.min(windows.length, most);
+	for (let start = 0; start < length; start += batch) {
 		signal?.throwIfAborted();
-		const indices = Array.from({ length: Math.min(batch, windows.length - start) }, (_, i) => start + i);
+		const indices = Array.from({ length: Math.min(batch, length - start) }, (_, i) => start + i);
 		const { ids, targets } = windows.arrays(indices);
 		const rows = indices.map((_, b) => ids.subarray(b * windows.window, (b + 1) * windows.window));
 		tally.add(await logitsOf(model, rows), targets);
-		onProgress?.((start + indices.length) / windows.length);
+		onProgress?.((start + indices.length) / length);
 	}
 	return tally.score();
 }
