@@ -257,6 +257,7 @@ export interface Operations {
 	rmsNormBackward(g: In, x: In, gamma: In, dx: Out, dgamma: Out, N: int, C: int, epsilon: float): void;
 	/** y = a · sigmoid(a) · b. y may be a or b. */
 	swiglu(a: In, b: In, y: Out, n: int): void;
+	swigluBackward(a: In, b: In, g: In, da: Out, db: Out, n: int): void;
 	/**
 	 * table [n, half, 2] = magnitude · (cos, sin) of positions[n] · frequency; frequencies [half, 2]: each a double, as the sum of
 	 * two floats.

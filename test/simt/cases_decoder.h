@@ -67,6 +67,21 @@ inline void swiglu_case(int64_t n) {
   const Tensor again(a);
   call(name, "swiglu", {again, tb, tb, double(n)});
   compare(name + " over b", tb, reference(0.0), reference(0.0f));
+
+  const Floats g = random.normals(n);
+  const auto gradient = [&](auto zero, bool of_b) {
+    using T = decltype(zero);
+    std::vector<T> out;
+    for (size_t i = 0; i < a.size(); ++i) {
+      const T open = 1 / (1 + std::exp(-T(a[i]))), shut = 1 / (1 + std::exp(T(a[i])));
+      out.push_back(T(g[i]) * (of_b ? T(a[i]) * open : T(b[i]) * (open * (1 + T(a[i]) * shut))));
+    }
+    return out;
+  };
+  const Tensor gate(a), other(b), tg(g), da(a.size()), db(a.size());
+  call(name, "swigluBackward", {gate, other, tg, da, db, double(n)});
+  compare(name + " da", da, gradient(0.0, false), gradient(0.0f, false));
+  compare(name + " db", db, gradient(0.0, true), gradient(0.0f, true));
 }
 
 inline void rope_case(int64_t n, int64_t H, int64_t D, bool neighbours) {

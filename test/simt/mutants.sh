@@ -97,6 +97,8 @@ gradient along the row stays|ops/rms_norm.cu|rms_norm|rmsNorm|s/ - in\.x\[j\] \*
 factor of another row|ops/rms_norm.cu|rms_norm|rmsNorm|s/factor\[n\]\)/factor[first])/
 gain without its barrier|ops/rms_norm.cu|rms_norm|rmsNorm|/room\[warp\]\[lane\] = gain/,/if \(warp == 0/ s/__syncthreads\(\);//
 gate that overflows|ops/swiglu.cu|swiglu|swiglu|s/gate\.x\[j\] \/ \(1 \+ expf\(-gate\.x\[j\]\)\)/gate.x[j] * expf(gate.x[j]) \/ (1 + expf(gate.x[j]))/
+gate's own slope is left out|ops/swiglu.cu|swiglu|swiglu|s/\(1 \+ gate\.x\[j\] \* shut\)/1/
+gate of the other sign|ops/swiglu.cu|swiglu|swiglu|s/gate\.x\[j\] < 0 \? small : large/small/
 angle in single precision|ops/rope.cu|rope|rope|s/const double turns = positions\[j \/ half\]/const float turns = positions[j \/ half]/
 tokens listed without a barrier|ops/embed_backward.cu|embed_backward|embedBackward|/if \(mine\) token/,/const float\* from/ s/__syncthreads\(\);//
 list overwritten too soon|ops/embed_backward.cu|embed_backward|embedBackward|/to\[row\[i \+ a\] \* C\] \+=/,/^  \}/ s/__syncthreads\(\);//
