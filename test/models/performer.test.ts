@@ -1,0 +1,337 @@
+import path from 'node:path';
+import { describe, expect, test } from 'vitest';
+import {
+	evaluate,
+	type FitOptions,
+	FormatError,
+	fit,
+	loadModel,
+	memory,
+	noGrad,
+	Performer,
+	type PerformerConfig,
+	Random,
+	State,
+	saveModel,
+	synchronize,
+} from '../../lib/index.js';
+import { altered, temporary } from '../files.js';
+import { worst } from '../numbers.js';
+import { Counting, Letters } from './sequences.js';
+
+const mixers = ['performer', 'attention', 'aaren'] as const;
+const config = { vocabulary: 7, dim: 16, layers: 2, heads: 2, hidden: 24, features: 12, seed: 3 } satisfies PerformerConfig;
+const random = new Random(5);
+const ids = (T: number) => Int32Array.from({ length: T }, () => random.integer(7));
+const largest = (x: Float32Array) => x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+/** As in test/layers/layers.test.ts. */
+const close = (found: Float32Array, expected: Float32Array) =>
+	expect(worst(found, expected)).toBeLessThan(64 * 2 ** -24 * largest(expected));
+const logitsOf = (model: Performer, tokens: Parameters<Performer['forward']>[0], lengths?: number[]) =>
+	noGrad(() => model.forward(tokens, undefined, { lengths })).read();
+
+describe.each(mixers)('a causal model, %s', (mixer) => {
+	const model = new Performer({ ...config, mixer });
+	const [B, T] = [2, 31];
+	const x = Array.from({ length: B }, () => ids(T));
+
+	test('has the parameters of its parts', () => {
+		const [C, F, V] = [16, 24, 7];
+		const block = 4 * (C * C + C) + 4 * C + (C * F + F) + (F * C + C) + (mixer === 'aaren' ? C : 0);
+		expect(model.parameterCount).toBe(V * C + 2 * block + 2 * C + (C * V + V));
+	});
+
+	test('all at once, in pieces and token by token agree', async () => {
+		const whole = await logitsOf(model, x);
+		expect(whole.length).toBe(B * T * 7);
+		for (const lengthOf of [() => 1, () => 1 + random.integer(9)]) {
+			using state = model.initialState({ batch: B });
+			const found = new Float32Array(whole.length);
+			for (let t = 0; t < T; ) {
+				const n = Math.min(T - t, lengthOf());
+				const piece = await model
+					.forward(
+						x.map((row) => row.subarray(t, t + n)),
+						state,
+					)
+					.read();
+				for (let b = 0; b < B; b++) found.set(piece.subarray(b * n * 7, (b + 1) * n * 7), (b * T + t) * 7);
+				t += n;
+			}
+			expect(state.length).toBe(T);
+			close(found, whole);
+		}
+	});
+
+	test('no bit of a prediction knows what comes later', async () => {
+		const before = await logitsOf(model, x[0]!);
+		const changed = x[0]!.map((id, t) => (t >= 20 ? (id + 3) % 7 : id));
+		const after = await logitsOf(model, changed);
+		expect(after.subarray(0, 20 * 7)).toEqual(before.subarray(0, 20 * 7));
+		expect(after.subarray(20 * 7)).not.toEqual(before.subarray(20 * 7));
+	});
+
+	test('only the last token, when only that is wanted', async () => {
+		const whole = await logitsOf(model, x);
+		const last = await noGrad(() => model.forward(x, undefined, { last: true })).read();
+		close(last, Float32Array.from([0, 1].flatMap((b) => [...whole.subarray(((b + 1) * T - 1) * 7, (b + 1) * T * 7)])));
+	});
+
+	test('gradients flow to every parameter, and targets of −1 count for nothing', async () => {
+		model.loss({ x, y: x }).backward();
+		for (const [name, parameter] of model.parameters()) {
+			// What all keys of a head have in common is not seen by attention, and Aaren leaves it out.
+			const unseen = name.endsWith('mixer.k.bias') && mixer !== 'performer';
+			if (!unseen) expect(largest(await parameter.grad!.read()), name).toBeGreaterThan(1e-5);
+			parameter.grad?.dispose();
+			parameter.grad = null;
+		}
+		const y = x.map((row, b) => row.map((id, t) => (b === 0 && t < 3 ? id : -1)));
+		const logits = await logitsOf(model, x);
+		const asked = [0, 1, 2].map((t) => {
+			const row = [...logits.subarray(t * 7, t * 7 + 7)];
+			return Math.log(row.reduce((sum, value) => sum + Math.exp(value), 0)) - row[x[0]![t]!]!;
+		});
+		const [loss] = await noGrad(() => model.loss({ x, y })).read();
+		expect(loss).toBeCloseTo((asked[0]! + asked[1]! + asked[2]!) / 3, 5);
+		const nothing = x.map((row) => row.map(() => -1));
+		expect([...(await noGrad(() => model.loss({ x, y: nothing })).read())]).toEqual([0]);
+	});
+
+	test('saved and loaded: the same bits, the next tokens of a stream too', async () => {
+		const folder = path.join(await temporary(), 'model');
+		for (let step = 0; step < 3; step++) model.setTraining(true, step);
+		model.setTraining(false);
+		await saveModel(model, folder);
+		const loaded = (await loadModel(folder)) as Performer;
+		expect(loaded).toBeInstanceOf(Performer);
+		expect(loaded.config).toEqual(model.config);
+		expect(await logitsOf(loaded, x)).toEqual(await logitsOf(model, x));
+		using state = model.initialState({ batch: B });
+		model.forward(x, state);
+		using restored = State.restore(await state.snapshot());
+		expect(await loaded.forward(x, restored).read()).toEqual(await model.forward(x, state).read());
+	});
+});
+
+describe('features that are drawn anew', () => {
+	const data = new Letters(48, 12);
+	const options = { epochs: 4, batch: 8, rate: 3e-3, clip: 1, schedule: 'cosine', seed: 7 } satisfies FitOptions; // 24 steps
+	const make = () => new Performer({ ...config, redrawEvery: 5, dropout: 0.1 });
+	const draws = (model: Performer) => [...model.wholes()].flatMap(([name, { value }]) => (name.endsWith('draw') ? [value] : []));
+	const bits = async (model: Performer) => {
+		const parameters = [...model.parameters()].map(async ([name, parameter]) => [name, await parameter.read()] as const);
+		return { ...Object.fromEntries(await Promise.all(parameters)), logits: await logitsOf(model, data.batch([0, 1]).x) };
+	};
+	const train = async (model: Performer, more: Partial<FitOptions> = {}, stop = Infinity) => {
+		const losses: number[] = [];
+		for await (const { step, loss } of fit(model, data, { ...options, every: 1, ...more })) {
+			losses.push(loss);
+			if (step === stop) break;
+		}
+		return losses;
+	};
+
+	test('come every R steps of a training and not in evaluation', async () => {
+		const model = make();
+		const seen: number[] = [];
+		for await (const { step } of fit(model, data, { ...options, every: 1 })) {
+			await evaluate(model, data);
+			seen.push(draws(model)[0]!);
+			expect(step).toBe(seen.length);
+		}
+		expect(seen).toEqual(Array.from({ length: 24 }, (_, step) => Math.floor(step / 5)));
+		expect(draws(model)).toEqual([4, 4]);
+		await evaluate(model, data);
+		expect(draws(model)).toEqual([4, 4]);
+	});
+
+	test('are those that a resumed training goes on with: the same bits as without a stop', async () => {
+		const whole = make();
+		const losses = await train(whole);
+		const expected = await bits(whole);
+		const other = new Performer({ ...config, redrawEvery: 0, dropout: 0.1 });
+		expect((await train(other)).slice(5)).not.toEqual(losses.slice(5)); // draws matter
+		const checkpoint = { path: path.join(await temporary(), 'check.safetensors'), every: 2 };
+		for (const stop of [3, 12, 17]) await train(make(), { checkpoint }, stop);
+		const resumed = make();
+		expect(await train(resumed, { checkpoint })).toEqual(losses.slice(16));
+		expect(draws(resumed)).toEqual([4, 4]);
+		expect(await bits(resumed)).toEqual(expected);
+	});
+
+	test('are saved with the model: the same bits, and a training of it goes on counting', async () => {
+		const model = make();
+		await train(model);
+		const folder = path.join(await temporary(), 'model');
+		await saveModel(model, folder);
+		const loaded = (await loadModel(folder)) as Performer;
+		expect(await bits(loaded)).toEqual(await bits(model));
+		expect(draws(loaded)).toEqual([4, 4]);
+		await train(model);
+		await train(loaded);
+		expect(draws(loaded)).toEqual([9, 9]);
+		expect(await bits(loaded)).toEqual(await bits(model));
+	});
+
+	test.each([
+		['no draw', (wholes: Record<string, unknown>) => delete wholes['stack.0.mixer.draw'], '`stack.0.mixer.draw` is nothing'],
+		['half a draw', (wholes: Record<string, unknown>) => (wholes['stack.1.mixer.draw'] = 0.5), '`stack.1.mixer.draw` is 0.5'],
+		['a seed below 0', (wholes: Record<string, unknown>) => (wholes['stack.0.mixer.seed'] = -1), '`stack.0.mixer.seed` is -1'],
+		[
+			'a draw too far',
+			(wholes: Record<string, unknown>) => (wholes['stack.0.mixer.draw'] = 2 ** 32),
+			'expected an integer in [0, 4294967296)',
+		],
+	])('damaged (%s) they are refused', async (_, damage, expected) => {
+		const folder = await temporary();
+		using model = make();
+		await saveModel(model, folder);
+		const checkpoint = { path: path.join(folder, 'check.safetensors'), every: 100 };
+		await train(make(), { checkpoint });
+		const [file, change] = [path.join(folder, 'model.safetensors'), damage as (wholes: unknown) => unknown];
+		await altered(file, (_, metadata) => {
+			const wholes = JSON.parse(metadata['oplus.wholes']!);
+			change(wholes);
+			metadata['oplus.wholes'] = JSON.stringify(wholes);
+		});
+		await altered(checkpoint.path, (_, metadata) => {
+			const header = JSON.parse(metadata['oplus.checkpoint']!);
+			change(header.wholes);
+			metadata['oplus.checkpoint'] = JSON.stringify(header);
+		});
+		const before = await bits(model);
+		for (const attempt of [() => loadModel(folder), () => train(model, { checkpoint })]) {
+			const error = await attempt().catch((reason: unknown) => reason);
+			expect(error).toBeInstanceOf(FormatError);
+			expect((error as FormatError).message).toContain(expected);
+		}
+		expect(await bits(model)).toEqual(before);
+	});
+
+	test('text that is no JSON in their place is refused', async () => {
+		const folder = await temporary();
+		using model = make();
+		await saveModel(model, folder);
+		await altered(path.join(folder, 'model.safetensors'), (_, metadata) => {
+			metadata['oplus.wholes'] = '{';
+		});
+		await expect(loadModel(folder)).rejects.toThrow('`oplus.wholes` is no JSON');
+	});
+});
+
+test.each([
+	['performer', {}],
+	['performer', { featureKind: 'relu', redrawEvery: 30 }],
+	['attention', {}],
+] as const)('a tiny causal model learns a grammar with memory, to near its entropy: %s %o', async (mixer, more) => {
+	const data = new Letters(1024, 24);
+	const fresh = new Letters(128, 24, 99);
+	using model = new Performer({ ...config, dim: 32, hidden: 64, features: 64, mixer, dropout: 0, ...more });
+	const before = (await evaluate(model, fresh)).loss;
+	for await (const _ of fit(model, data, { epochs: 4, batch: 32, rate: 5e-3, clip: 1, schedule: 'cosine', warmup: 20 }));
+	const { loss } = await evaluate(model, fresh);
+	expect(before).toBeGreaterThan(data.forgetful);
+	// A tenth of what remembering the first token is worth may be missing.
+	expect(loss).toBeLessThan(data.entropy + 0.1 * (data.forgetful - data.entropy));
+});
+
+test.each(['performer', 'attention'] as const)('a masked model fills in what was masked, from both sides: %s', async (mixer) => {
+	const data = new Counting(1024, 12);
+	using model = new Performer({
+		...config,
+		vocabulary: Counting.vocabulary,
+		mask: Counting.mask,
+		dim: 32,
+		hidden: 64,
+		features: 64,
+		causal: false,
+		mixer,
+		dropout: 0,
+	});
+	for await (const _ of fit(model, data, { epochs: 12, batch: 32, rate: 5e-3, clip: 1, schedule: 'cosine', warmup: 20 }));
+	let right = 0;
+	let asked = 0;
+	const { x, y } = new Counting(64, 12, 99).batch(Array.from({ length: 64 }, (_, i) => i));
+	const logits = await logitsOf(model, x);
+	for (const [b, row] of y.entries()) {
+		for (const [t, target] of row.entries()) {
+			if (target < 0) continue;
+			const at = [...logits.subarray((b * 12 + t) * Counting.vocabulary, (b * 12 + t + 1) * Counting.vocabulary)];
+			asked++;
+			if (at.indexOf(Math.max(...at)) === target) right++;
+		}
+	}
+	expect(asked).toBeGreaterThan(60);
+	expect(right / asked).toBeGreaterThan(0.95); // who knows the token before alone is right half of the time
+	expect(() => model.initialState()).toThrow('a state without `causal`');
+});
+
+test('padding changes nothing: a short sequence beside a long one is as it is alone', async () => {
+	const [short, long] = [ids(9), ids(14)];
+	for (const mixer of ['performer', 'attention'] as const) {
+		for (const causal of [false, true]) {
+			using model = new Performer({ ...config, mixer, causal });
+			const alone = await logitsOf(model, short);
+			const padded = [...short, 0, 1, 2, 3, 4];
+			const both = await logitsOf(model, [padded, long], [9, 14]);
+			close(both.subarray(0, 9 * 7), alone);
+			const y = [[...short, -1, -1, -1, -1, -1], [...long].fill(-1)];
+			const [one] = await noGrad(() => model.loss({ x: short, y: short })).read();
+			const [other] = await noGrad(() => model.loss({ x: [padded, long], y, lengths: [9, 14] })).read();
+			expect(other).toBeCloseTo(one!, 5);
+		}
+	}
+});
+
+test('wrong use: one clear error, and the model still works', async () => {
+	const make = (more: object) => () => new Performer({ ...config, ...more });
+	expect(make({ vocabulary: 0 })).toThrow('Performer: vocabulary is 0, expected an integer from 1');
+	expect(make({ mask: 7 })).toThrow('Performer: mask is 7, expected a token from 0 below 7');
+	expect(make({ layers: 0 })).toThrow('Stack: layers is 0');
+	expect(make({ mixer: 'mamba' })).toThrow('Block: mixer is mamba');
+	expect(make({ mixer: 'aaren', causal: false })).toThrow('Block: mixer is aaren with causal false');
+	expect(make({ features: 1.5 })).toThrow('features is 1.5');
+	expect(make({ seed: -1 })).toThrow('seed is -1');
+	using model = new Performer(config);
+	const before = await logitsOf(model, [1, 2, 3]);
+	expect(() => model.forward([1, 7])).toThrow(/7/);
+	expect(() => model.forward([])).toThrow(/no tokens/);
+	expect(() => model.forward([[1, 2], [1]])).toThrow(/sequence 1/);
+	expect(() => model.loss({ x: [1, 2], y: [1] })).toThrow('Performer.loss: y is [1, 1], expected [1, 2] as x');
+	expect(() => model.loss({ x: [1, 2], y: [1, -2] })).toThrow(/-2/);
+	const state = model.initialState();
+	expect(() => model.forward([1], state, { lengths: [1] })).toThrow('Performer.forward: lengths together with a state');
+	expect(() => model.forward([1, 2], undefined, { lengths: [3] })).toThrow('lengths hold 3, expected integers from 0 to 2');
+	expect(() => model.forward([1, 2], undefined, { lengths: [1, 1] })).toThrow('lengths are 2 numbers, expected 1');
+	expect(state.length).toBe(0);
+	expect(await logitsOf(model, [1, 2, 3])).toEqual(before);
+	model.dispose();
+	expect(() => model.forward([1])).toThrow(/disposed/);
+	expect(() => model.initialState()).toThrow(/disposed/);
+});
+
+test('a long stream and a training hold what they held', async () => {
+	await synchronize();
+	const start = memory();
+	{
+		using model = new Performer(config);
+		using state = model.initialState();
+		model.forward([1], state).dispose();
+		await synchronize();
+		const { bytes, buffers } = memory();
+		const stateBytes = state.bytes;
+		for (let t = 0; t < 5000; t++) {
+			model.forward([t % 7], state).dispose();
+			if (t % 500 === 0) await synchronize();
+		}
+		await synchronize();
+		expect(state.bytes).toBe(stateBytes);
+		expect(memory()).toMatchObject({ bytes, buffers });
+		for await (const _ of fit(model, new Letters(16, 8), { epochs: 2, batch: 4, rate: 1e-3 }));
+		await synchronize();
+		expect(memory()).toMatchObject({ bytes, buffers });
+	}
+	await synchronize();
+	expect(memory()).toMatchObject({ bytes: start.bytes, buffers: start.buffers });
+});
