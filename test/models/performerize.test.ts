@@ -4,6 +4,7 @@ import { State } from '../../lib/layers/state.js';
 import { Llama } from '../../lib/models/llama.js';
 import type { PerformerizeOptions } from '../../lib/models/performerize.js';
 import { PerformerDecoder } from '../../lib/models/performerize_decoder.js';
+import { PerformerDecoderLayer } from '../../lib/models/performerize_layer.js';
 import type { Tokens } from '../../lib/models/performerize_tokens.js';
 import { loadModel, saveModel } from '../../lib/train/save.js';
 import { altered, temporary } from '../files.js';
@@ -106,6 +107,18 @@ describe('with features', () => {
 		using one = await grouped.performerize({ features: 24, seed: 3 });
 		using other = await apart.performerize({ features: 24, seed: 3 });
 		expect(worst(await logitsOf(one, tokens), await logitsOf(other, tokens))).toBeLessThanOrEqual(1e-4);
+	});
+
+	test('each layer draws its own Ω, and each seed others', async () => {
+		using model = await makeModel();
+		const drawn: string[] = [];
+		for (const seed of [0, 1]) {
+			using performer = await model.performerize({ features: 8, seed });
+			for (const module of performer.modules()) {
+				if (module instanceof PerformerDecoderLayer) drawn.push((await module.features!.omega.read()).join());
+			}
+		}
+		expect(new Set(drawn).size).toBe(2 * sizes.layers);
 	});
 
 	test('no logits know what comes later, to the bit', async () => {
