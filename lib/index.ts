@@ -24,6 +24,7 @@ export {
 	toStream,
 } from './generate/index.js';
 export { type CsvOptions, readTable, type Table } from './io/csv.js';
+export { aminoAcids, type FastaOptions, type FastaPiece, type FastaRecord, readFasta, readFastaPieces } from './io/fasta.js';
 export {
 	Aaren,
 	type AarenOptions,
@@ -61,6 +62,30 @@ export type { PerformerDecoderConfig } from './models/performerize_config.js';
 export { PerformerDecoder } from './models/performerize_decoder.js';
 export type { PerformerStream } from './models/performerize_stream.js';
 export { type TokenBatch, type Tokens, TokenTexts } from './models/performerize_tokens.js';
+export { type AttentionMap, AttentionTally, attentionOf, type HeadFigures } from './models/protein_attention.js';
+export { type AminoAcidMatrix, parseBlosum, readBlosum } from './models/protein_blosum.js';
+export { correlateMatrices, type MatrixCorrelation, spearman } from './models/protein_correlation.js';
+export {
+	accessionOf,
+	type ProteinMode,
+	type ProteinPart,
+	ProteinSet,
+	type ProteinWindowOptions,
+	ProteinWindows,
+	partOf,
+	readProteins,
+} from './models/protein_data.js';
+export { loadProtein, type ProteinAbout, type ProteinTraining, proteinModel, saveProtein, trainProtein } from './models/protein_model.js';
+export {
+	type ProteinScoreOptions,
+	type ScoredProtein,
+	type StreamedProtein,
+	scoreProtein,
+	scoreWindows,
+	streamProteins,
+} from './models/protein_score.js';
+export { type ProteinScore, ProteinTally } from './models/protein_tally.js';
+export { encodeProtein, proteinTokens } from './models/protein_tokens.js';
 export { type Score, score } from './models/score.js';
 export type { Scored } from './models/score_tokens.js';
 export { partsOf, type Scale, Series, type Split, scaleOf, Windows } from './models/series.js';

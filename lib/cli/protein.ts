@@ -72,7 +72,10 @@ export function protein(): Command {
 		)
 		.option('--blosum <file>', "with --similarity: NCBI's matrix BLOSUM62, to be compared with")
 		.addOption(new Option('--permutations <n>', 'of amino acids, for the p-value').default(9999).argParser(integer(1)))
-		.option('--protein <name>', 'with --similarity: whose attention is drawn (default: the first of 60 residues or more)')
+		.option(
+			'--protein <name>',
+			'with --similarity: whose attention is drawn (default: the first of 60 residues or more that a window holds whole)',
+		)
 		.addOption(
 			new Option('--mode <name>', 'causal (the next residue) or masked (15 % hidden)')
 				.default('causal')
@@ -124,9 +127,6 @@ async function train(options: ProteinOptions, session: Session): Promise<void> {
 	const { signal } = session;
 	const parts = await readProteins(fasta, { signal, onProgress: (done) => session.progress('reading', done) });
 	const { train: set, test } = parts;
-	session.log(
-		`${fasta}: ${set.records} records to learn from (${set.residues} residues), ${parts.validation.records} to validate, ${test.records} to test`,
-	);
 	for (const [name, part] of Object.entries(parts)) {
 		if (part.tokens.length <= length)
 			throw new ArgumentError(`--length ${length}: the ${name} part of ${fasta} has ${part.tokens.length} tokens, expected more`);
@@ -134,6 +134,8 @@ async function train(options: ProteinOptions, session: Session): Promise<void> {
 	const { redraw: redrawEvery, rope, hidden = 4 * dim, dropout } = options;
 	const config = { dim, layers, heads, hidden, mixer, features, featureKind: kind, redrawEvery, rope, dropout, seed };
 	using model = proteinModel(mode, config, { device });
+	const counted = `${set.records} records to learn from (${set.residues} residues), ${parts.validation.records} to validate, ${test.records} to test`;
+	session.log(`${fasta}: ${counted}`);
 	const about: ProteinAbout = { length, counts: set.counts };
 	const name = mixer === 'performer' ? `${mode} Performer (${kind}, ${features} features)` : `${mode} Transformer`;
 	session.log(`${name}: ${model.parameterCount} parameters, ${steps} steps of ${batch} windows of ${length} tokens`);

@@ -38,29 +38,33 @@ export async function similarityReport(model: Performer, about: ProteinAbout, op
 	const tally = new AttentionTally(model.config.causal);
 	const example = await readAttention(model, about, options, session, tally);
 	const similarity = tally.similarity();
-	const correlation = blosum && correlateMatrices(similarity, blosum, { permutations, seed });
+	const plain = tally.similarity('even');
+	const against = (matrix: AminoAcidMatrix) => blosum && correlateMatrices(matrix, blosum, { permutations, seed });
+	const [correlation, plainCorrelation] = [against(similarity), against(plain)];
 	const files: Record<string, string> = { 'similarity.svg': await drawSimilarity(similarity, blosum, correlation, tally.sequences) };
 	const heads = tally.heads();
 	const chosen = chosenHeads(heads);
 	files['attention.svg'] = await drawAttention(example, chosen);
 	const letters = proteinTokens.letters.slice(0, proteinTokens.standard);
-	const rows = [...letters].map((_, i) => [...similarity.subarray(i * letters.length, (i + 1) * letters.length)]);
+	const rows = (matrix: AminoAcidMatrix) => [...letters].map((_, i) => [...matrix.subarray(i * letters.length, (i + 1) * letters.length)]);
 	const found = {
+		...(correlation && correlation),
 		letters,
-		similarity: rows,
+		similarity: rows(similarity),
+		plain: { ...(plainCorrelation && plainCorrelation), similarity: rows(plain) },
 		sequences: tally.sequences,
-		...(correlation && { correlation }),
 		heads,
+		chosen,
 		protein: example.record.id,
 	};
 	files['similarity.json'] = `${JSON.stringify(found, null, '\t')}\n`;
 	for (const [name, text] of Object.entries(files)) await writeAtomic(path.join(out, name), text);
-	const shown = correlation
-		? [
-				`Rank correlation with ${blosumFile}: ${correlation.correlation.toFixed(3)} over ${correlation.pairs} pairs, p = ${correlation.p.toPrecision(2)} ` +
-					`(${permutations} permutations of the amino acids)`,
-			]
-		: [];
+	const said = ({ correlation, pairs, p }: MatrixCorrelation) =>
+		`${correlation.toFixed(3)} over ${pairs} pairs, p = ${p.toPrecision(2)} (${permutations} permutations of the amino acids)`;
+	const shown = [
+		...(correlation ? [`Rank correlation with ${blosumFile}: ${said(correlation)}`] : []),
+		...(plainCorrelation ? [`The same without allowing for amino acids that all look at: ${said(plainCorrelation)}`] : []),
+	];
 	session.result(
 		{ ...found, files: Object.keys(files).map((name) => path.join(out, name)) },
 		[
@@ -89,11 +93,13 @@ async function readAttention(
 		const maps = await attentionOf(model, ids);
 		session.signal.throwIfAborted();
 		tally.add(maps, ids);
-		const isAsked = options.protein === undefined ? residues.length >= drawnResidues : record.id.includes(options.protein);
+		const fits = residues.length >= drawnResidues && residues.length <= about.length - 2;
+		const isAsked = options.protein === undefined ? fits : record.id.includes(options.protein);
 		if (!example && isAsked) example = { record, maps };
 	}
 	if (example) return example;
-	const wanted = options.protein === undefined ? `no protein of ${drawnResidues} residues or more` : `no record ${options.protein}`;
+	const wanted =
+		options.protein === undefined ? `no protein of ${drawnResidues} to ${about.length - 2} residues` : `no record ${options.protein}`;
 	throw new FormatError(options.fasta, `found ${wanted} among the ${tally.sequences} that were read, expected one to draw`);
 }
 
@@ -136,10 +142,7 @@ function drawSimilarity(
 		subtitle: correlation
 			? `${subtitle}; rank correlation ${correlation.correlation.toFixed(3)} over ${correlation.pairs} pairs, p = ${correlation.p.toPrecision(2)}`
 			: subtitle,
-		maps: [
-			matrixMap(similarity, 'Attention', 'times as much as if spread evenly'),
-			...(blosum ? [matrixMap(blosum, 'BLOSUM62', 'score')] : []),
-		],
+		maps: [matrixMap(similarity, 'Attention', 'times as much as expected'), ...(blosum ? [matrixMap(blosum, 'BLOSUM62', 'score')] : [])],
 	});
 }
 

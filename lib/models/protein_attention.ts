@@ -168,21 +168,43 @@ export class AttentionTally {
 	}
 
 	/**
-	 * How many times as much attention two amino acids give each other as if every token looked at all alike, over all sequences, layers and
-	 * heads, both directions together: above 1, they look for each other. `[20, 20]`, the same both ways.
+	 * How many times as much attention two amino acids give each other as was to be expected, over all sequences, layers and heads, both
+	 * directions together: above 1, they look for each other. `[20, 20]`, the same both ways.
+	 *
+	 * `even`: expected is what they had if every token looked at all tokens alike, which depends on which amino acids are in a sequence
+	 * together. `own`: expected is that, times how many times as much as evenly the one gives to all, and the other gets from all. Some amino
+	 * acids are looked at by all others, which says nothing of who is like whom.
 	 * @throws ArgumentError two amino acids that never met
 	 */
-	similarity(): AminoAcidMatrix {
+	similarity(expected: 'own' | 'even' = 'own'): AminoAcidMatrix {
 		const n = proteinTokens.standard;
+		const [given, even] = [this.#given, this.#even];
+		const ratio = (at: (i: number, j: number) => number) => {
+			const all = { given: 0, even: 0 };
+			const found = Float64Array.from({ length: n }, (_, i) => {
+				let [g, e] = [0, 0];
+				for (let j = 0; j < n; j++) {
+					g += given[at(i, j)]!;
+					e += even[at(i, j)]!;
+				}
+				all.given += g;
+				all.even += e;
+				return g / e;
+			});
+			return { each: found, all: all.given / all.even };
+		};
+		const gives = ratio((i, j) => i * n + j);
+		const gets = ratio((i, j) => j * n + i);
+		const want = (a: number, b: number) => even[a * n + b]! * (expected === 'own' ? (gives.each[a]! * gets.each[b]!) / gives.all : 1);
 		const matrix = new Float64Array(n * n);
 		for (let a = 0; a < n; a++) {
 			for (let b = 0; b <= a; b++) {
-				const even = this.#even[a * n + b]! + this.#even[b * n + a]!;
-				if (even === 0) {
+				const wanted = want(a, b) + want(b, a);
+				if (!(wanted > 0)) {
 					const pair = `${proteinTokens.letters[a]} and ${proteinTokens.letters[b]}`;
 					throw new ArgumentError(`AttentionTally: ${pair} are in none of the ${this.sequences} sequences together, expected all pairs`);
 				}
-				matrix[a * n + b] = matrix[b * n + a] = (this.#given[a * n + b]! + this.#given[b * n + a]!) / even;
+				matrix[a * n + b] = matrix[b * n + a] = (given[a * n + b]! + given[b * n + a]!) / wanted;
 			}
 		}
 		return matrix;
