@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads)
         for (int a = 0; a < kAhead; ++a)
           if (i + a < listed) to[row[i + a] * C] += up[a];
       }
-    __syncthreads();
+    // The list is written again behind the next barrier, which no thread passes before all are done with it.
   }
 }
 

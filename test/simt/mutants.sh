@@ -101,7 +101,7 @@ gate's own slope is left out|ops/swiglu.cu|swiglu|swiglu|s/\(1 \+ gate\.x\[j\] \
 gate of the other sign|ops/swiglu.cu|swiglu|swiglu|s/gate\.x\[j\] < 0 \? small : large/small/
 angle in single precision|ops/rope.cu|rope|rope|s/const double turns = positions\[j \/ half\]/const float turns = positions[j \/ half]/
 tokens listed without a barrier|ops/embed_backward.cu|embed_backward|embedBackward|/if \(mine\) token/,/const float\* from/ s/__syncthreads\(\);//
-list overwritten too soon|ops/embed_backward.cu|embed_backward|embedBackward|/to\[row\[i \+ a\] \* C\] \+=/,/^  \}/ s/__syncthreads\(\);//
+counts without their barrier|ops/embed_backward.cu|embed_backward|embedBackward|/if \(lane == 0\) counts/,/int place/ s/__syncthreads\(\);//
 tokens of other warps are not counted|ops/embed_backward.cu|embed_backward|embedBackward|s/if \(w < warp\) place \+= counts\[w\];//
 rows of another range|ops/embed_backward.cu|embed_backward|embedBackward|s/id >= first \&\& id < last/id >= first/
 tables are not added|ops/embed_backward.cu|embed_backward|embedBackward|s/if \(parts > 1\) launch_columns\(.*//
