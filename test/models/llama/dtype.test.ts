@@ -1,4 +1,5 @@
 /** Weights converted when they are loaded: the same model as a file that has them so, and as close to the original as the type is. */
+import { existsSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -172,6 +173,14 @@ test('a number that the type does not hold is named by its place, and nothing is
 	bytes.writeFloatLE(NaN, weight.offset);
 	await fs.writeFile(place, bytes);
 	await expect(Llama.load(place, { dtype: 'q8_0' })).rejects.toMatchObject({ path: place, offset: weight.offset });
+});
+
+test('the file is let go of where all of it was converted', async () => {
+	const place = await pathOf('made');
+	const mapped = async () => existsSync('/proc/self/maps') && (await fs.readFile('/proc/self/maps', 'utf8')).includes(place);
+	using model = await Llama.load(place, { dtype: 'bf16' });
+	expect(model.bytes).toBeGreaterThan(0);
+	expect(await mapped()).toBe(false);
 });
 
 test('a signal ends the loading, and nothing is left behind', async () => {
