@@ -3,14 +3,12 @@ import {
 	Block,
 	CausalAttention,
 	devices,
-	memory,
 	noGrad,
 	ops,
 	PerformerAttention,
 	type PerformerAttentionOptions,
 	Random,
 	State,
-	synchronize,
 	type Tensor,
 	tensor,
 } from '../../lib/index.js';
@@ -201,6 +199,23 @@ for (const { name: device } of devices()) {
 			expect(one).not.toEqual(off);
 		});
 
+		test('a block hands the options of features on, and keeps its own norms', () => {
+			using block = new Block({
+				dim: C,
+				heads: 3,
+				mixer: 'performer',
+				features: 8,
+				featureKind: 'relu',
+				epsilon: 0.25,
+				redrawEvery: 7,
+				device,
+			});
+			const mixer = block.mixer as PerformerAttention;
+			expect(mixer.features).toMatchObject({ features: 8, kind: 'relu', epsilon: 0.25, dim: 8 });
+			expect(mixer).toMatchObject({ redrawEvery: 7, causal: true });
+			expect([block.norm1.epsilon, block.norm2.epsilon]).toEqual([1e-5, 1e-5]);
+		});
+
 		test('wrong use: one clear error, and the layer still works', async () => {
 			expect(() => make({ redrawEvery: -1 })).toThrow('performer: redrawEvery is -1, expected an integer from 0');
 			expect(() => make({ features: 0 })).toThrow('features is 0');
@@ -221,36 +236,6 @@ for (const { name: device } of devices()) {
 			expect(state.length).toBe(3);
 			layer.dispose();
 			expect(() => layer.forward(tokens(1, 3))).toThrow(/disposed/);
-		});
-
-		test('draws, steps and pieces leave the bytes where they were', async () => {
-			await synchronize();
-			const before = memory(device);
-			{
-				using layer = make({ rope: true, redrawEvery: 1 });
-				using state = layer.initialState();
-				const x = tokens(1, 1);
-				const piece = tokens(1, 5);
-				layer.forward(x, state).dispose();
-				await synchronize();
-				const { bytes, buffers } = memory(device);
-				for (let i = 0; i < 300; i++) {
-					layer.forward(x, state).dispose();
-					layer.forward(piece, state).dispose();
-				}
-				await synchronize();
-				expect(memory(device)).toMatchObject({ bytes, buffers });
-				for (let i = 0; i < 20; i++) {
-					layer.setTraining(true, i);
-					expect(layer.features.omega.bytes).toBe(4 * 16 * 8);
-				}
-				await synchronize();
-				expect(memory(device)).toMatchObject({ bytes, buffers });
-				x.dispose();
-				piece.dispose();
-			}
-			await synchronize();
-			expect(memory(device)).toMatchObject({ bytes: before.bytes, buffers: before.buffers });
 		});
 	});
 }

@@ -1,18 +1,6 @@
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
-import {
-	evaluate,
-	fit,
-	loadModel,
-	memory,
-	noGrad,
-	Performer,
-	type PerformerConfig,
-	Random,
-	State,
-	saveModel,
-	synchronize,
-} from '../../lib/index.js';
+import { evaluate, fit, loadModel, noGrad, Performer, type PerformerConfig, Random, State, saveModel } from '../../lib/index.js';
 import { temporary } from '../files.js';
 import { worst } from '../numbers.js';
 import { Counting, Letters } from './sequences.js';
@@ -201,29 +189,4 @@ test('wrong use: one clear error, and the model still works', async () => {
 	model.dispose();
 	expect(() => model.forward([1])).toThrow(/disposed/);
 	expect(() => model.initialState()).toThrow(/disposed/);
-});
-
-test('a long stream and a training hold what they held', async () => {
-	await synchronize();
-	const start = memory();
-	{
-		using model = new Performer(config);
-		using state = model.initialState();
-		model.forward([1], state).dispose();
-		await synchronize();
-		const { bytes, buffers } = memory();
-		const stateBytes = state.bytes;
-		for (let t = 0; t < 5000; t++) {
-			model.forward([t % 7], state).dispose();
-			if (t % 500 === 0) await synchronize();
-		}
-		await synchronize();
-		expect(state.bytes).toBe(stateBytes);
-		expect(memory()).toMatchObject({ bytes, buffers });
-		for await (const _ of fit(model, new Letters(16, 8), { epochs: 2, batch: 4, rate: 1e-3 }));
-		await synchronize();
-		expect(memory()).toMatchObject({ bytes, buffers });
-	}
-	await synchronize();
-	expect(memory()).toMatchObject({ bytes: start.bytes, buffers: start.buffers });
 });
