@@ -7,7 +7,7 @@
 //   --batch N      stories a step @default 16
 //   --features M   of the models that are fine-tuned @default 256
 //   --redraw R     steps between two draws of the features, where they are drawn again @default 10
-//   --rate X       learning rate, after 20 steps of warm-up @default 1e-3
+//   --rate X       learning rate, reached in 20 steps, then down to 0 along a cosine @default 2e-3
 //   --only NAME    only the runs whose name contains NAME
 //   --quick        few steps and stories: shows that everything runs, says nothing of how well
 //   --threads N    @default 2
@@ -30,8 +30,8 @@ const { values: options } = parseArgs({
 		steps: { type: 'string' },
 		batch: { type: 'string' },
 		features: { type: 'string', default: '256' },
-		redraw: { type: 'string', default: '10' },
-		rate: { type: 'string', default: '1e-3' },
+		redraw: { type: 'string' },
+		rate: { type: 'string', default: '2e-3' },
 		only: { type: 'string', multiple: true, default: [] },
 		quick: { type: 'boolean', default: false },
 		threads: { type: 'string', default: '2' },
@@ -48,9 +48,10 @@ const settings = {
 	steps: Number(options.steps ?? (quick ? 8 : 240)),
 	batch: Number(options.batch ?? (quick ? 4 : 16)),
 	features: Number(options.features),
-	redraw: Number(options.redraw),
+	redraw: Number(options.redraw ?? (quick ? 2 : 10)),
 	rate: Number(options.rate),
 	warmup: 20,
+	schedule: 'cosine',
 	clip: 1,
 	seed: 0,
 	stories: quick ? 64 : null, // most that are learnt from; a quarter of it that are held out
@@ -176,8 +177,9 @@ async function tune({ name, trainable, how }) {
 	const texts = new TokenTexts(training, { length: settings.length });
 	const epochs = Math.ceil(steps / Math.ceil(texts.length / batch));
 	const every = judged.reduce(common);
+	const schedule = ({ step }) => 0.5 * (1 + Math.cos((Math.PI * step) / steps)); // over these steps, not over whole epochs
 	const started = performance.now();
-	for await (const { step, loss } of fit(decoder, texts, { epochs, batch, rate, warmup, clip, seed, every })) {
+	for await (const { step, loss } of fit(decoder, texts, { epochs, batch, rate, schedule, warmup, clip, seed, every })) {
 		if (judged.includes(step)) await point(step, loss);
 		if (step >= steps) break;
 	}
