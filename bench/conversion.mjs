@@ -3,7 +3,7 @@
 //
 //   npm run build && node bench/conversion.mjs
 //
-//   --steps N      of fine-tuning @default 240
+//   --steps N      of fine-tuning @default 640
 //   --batch N      stories a step @default 16
 //   --features M   of the models that are fine-tuned @default 256
 //   --redraw R     steps between two draws of the features, where they are drawn again @default 10
@@ -45,7 +45,7 @@ const settings = {
 	text: 'tinystories.txt',
 	heldOut: 0.1,
 	length: 256,
-	steps: Number(options.steps ?? (quick ? 8 : 240)),
+	steps: Number(options.steps ?? (quick ? 8 : 640)),
 	batch: Number(options.batch ?? (quick ? 4 : 16)),
 	features: Number(options.features),
 	redraw: Number(options.redraw ?? (quick ? 2 : 10)),
@@ -60,8 +60,8 @@ for (const name of ['steps', 'batch', 'features', 'redraw', 'rate']) {
 	if (!(settings[name] > 0)) throw new RangeError(`conversion: --${name} is ${options[name]}, expected a number above 0`);
 }
 
-/** Steps at which a model is judged: 0, and from a sixteenth of all on always twice as many. */
-const places = [0, ...[16, 8, 4, 2, 1].map((part) => Math.max(1, Math.round(settings.steps / part)))];
+/** Steps at which a model is judged: 0, and from a sixty-fourth of all on always twice as many. */
+const places = [0, ...[64, 32, 16, 8, 4, 2, 1].map((part) => Math.max(1, Math.round(settings.steps / part)))];
 const judged = [...new Set(places)];
 
 const runs = ['all', 'attention'].flatMap((trainable) =>
