@@ -21,7 +21,7 @@ export interface Places {
 }
 
 /** A linear map of the layer. */
-interface Map {
+interface LinearMap {
 	readonly w: Tensor;
 	readonly b: Tensor | null;
 }
@@ -38,15 +38,15 @@ export class PerformerDecoderLayer extends Module {
 	readonly features: FeatureMap | null;
 	readonly #config: PerformerDecoderConfig;
 	readonly #window: number;
-	readonly #q: Map;
-	readonly #k: Map;
-	readonly #v: Map;
-	readonly #o: Map;
+	readonly #q: LinearMap;
+	readonly #k: LinearMap;
+	readonly #v: LinearMap;
+	readonly #o: LinearMap;
 	readonly #attentionNorm: Tensor;
 	readonly #feedForwardNorm: Tensor;
-	readonly #gate: Map;
-	readonly #up: Map;
-	readonly #down: Map;
+	readonly #gate: LinearMap;
+	readonly #up: LinearMap;
+	readonly #down: LinearMap;
 
 	/** @param take the weight of a name, which is the layer's from then on */
 	constructor(index: number, config: PerformerDecoderConfig, take: (name: string) => Tensor) {
@@ -55,11 +55,11 @@ export class PerformerDecoderLayer extends Module {
 		this.#config = config;
 		this.#window = config.slidingWindow[index] ?? Infinity;
 		const one = (name: string) => this.parameter(name, take(`model.layers.${index}.${name}`));
-		const projection = (name: 'q' | 'k' | 'v' | 'o'): Map => ({
+		const projection = (name: 'q' | 'k' | 'v' | 'o'): LinearMap => ({
 			w: one(`self_attn.${name}_proj.weight`),
 			b: biases.includes(name) ? one(`self_attn.${name}_proj.bias`) : null,
 		});
-		const map = (name: string): Map => ({ w: one(`mlp.${name}_proj.weight`), b: null });
+		const map = (name: string): LinearMap => ({ w: one(`mlp.${name}_proj.weight`), b: null });
 		this.#attentionNorm = one('input_layernorm.weight');
 		[this.#q, this.#k, this.#v, this.#o] = [projection('q'), projection('k'), projection('v'), projection('o')];
 		this.#feedForwardNorm = one('post_attention_layernorm.weight');
@@ -95,7 +95,7 @@ export class PerformerDecoderLayer extends Module {
 	#mix(h: Tensor, { B, T, table }: Places, state: State | undefined): Tensor {
 		const { heads: H, kvHeads: G, headDim: D, rope: turning } = this.#config;
 		const split = (y: Tensor, heads: number) => reshape(y, [B, T, heads, D]);
-		const turned = (map: Map, heads: number) => split(rope(reshape(project(h, map), [B * T, heads, D]), table, turning.pairs), heads);
+		const turned = (map: LinearMap, heads: number) => split(rope(reshape(project(h, map), [B * T, heads, D]), table, turning.pairs), heads);
 		const q = turned(this.#q, H);
 		const k = turned(this.#k, G);
 		const v = split(project(h, this.#v), G);
@@ -125,6 +125,6 @@ export class PerformerDecoderLayer extends Module {
 	}
 }
 
-function project(x: Tensor, { w, b }: Map): Tensor {
+function project(x: Tensor, { w, b }: LinearMap): Tensor {
 	return linear(x, w, b);
 }

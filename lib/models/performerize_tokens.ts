@@ -1,4 +1,5 @@
 import { ArgumentError } from '../errors.js';
+import type { Dataset } from '../train/fit.js';
 
 /** Tokens of one sequence, or a list for each of several, all of one length. */
 export type Tokens = ArrayLike<number> | readonly ArrayLike<number>[];
@@ -40,7 +41,7 @@ export function tokenRows(where: string, tokens: Tokens, vocabulary: number, lea
  * Texts to learn from, each an example that begins where it begins: a model is fed `length` tokens of it and learns what follows each.
  * Shorter texts are padded behind, and what is beyond `length` is left off.
  */
-export class TokenTexts {
+export class TokenTexts implements Dataset<TokenBatch> {
 	readonly length: number;
 	readonly #texts: readonly ArrayLike<number>[];
 	readonly #tokens: number;
