@@ -67,8 +67,7 @@ export async function scoreRecords(model: Performer, about: ProteinAbout, option
 	const started = performance.now();
 	let number = 0;
 	for await (const record of wantedRecords(options, session)) {
-		const { tally } = await scoreProtein(model, record, { counts, context, number: number++, seed });
-		session.signal.throwIfAborted();
+		const { tally } = await scoreProtein(model, record, { counts, context, number: number++, seed, signal: session.signal });
 		all.merge(tally);
 		lines.push(lineOf(record.id, tally));
 	}

@@ -19,6 +19,9 @@ const someRecords = 800;
 /** The shortest protein that is drawn if none is asked for. */
 const drawnResidues = 60;
 
+/** Tokens of a sequence that are looked at, at most: memory grows with their square. */
+const mostTokens = 1024;
+
 /** Squares on a side of an attention map: longer proteins have several tokens to a square. */
 const squares = 64;
 
@@ -78,7 +81,7 @@ export async function similarityReport(model: Performer, about: ProteinAbout, op
 	);
 }
 
-/** Adds up attention over records, each up to the length of a window, and keeps that of the one that is drawn. */
+/** Adds up attention over records, of each as much as a window holds, and keeps that of the one that is drawn. */
 async function readAttention(
 	model: Performer,
 	about: ProteinAbout,
@@ -87,19 +90,21 @@ async function readAttention(
 	tally: AttentionTally,
 ): Promise<Example> {
 	let example: Example | undefined;
+	const room = Math.min(about.length, mostTokens) - 2;
 	for await (const record of wantedRecords(options, session, someRecords)) {
 		const residues = encodeProtein(record.sequence);
-		const ids = Int32Array.from([proteinTokens.begin, ...residues.subarray(0, about.length - 2), proteinTokens.end]);
+		const end = residues.length <= room ? [proteinTokens.end] : [];
+		const ids = Int32Array.from([proteinTokens.begin, ...residues.subarray(0, room), ...end]);
 		const maps = await attentionOf(model, ids);
+		await new Promise(setImmediate); // lets Ctrl-C have its turn
 		session.signal.throwIfAborted();
 		tally.add(maps, ids);
-		const fits = residues.length >= drawnResidues && residues.length <= about.length - 2;
+		const fits = residues.length >= drawnResidues && residues.length <= room;
 		const isAsked = options.protein === undefined ? fits : record.id.includes(options.protein);
 		if (!example && isAsked) example = { record, maps };
 	}
 	if (example) return example;
-	const wanted =
-		options.protein === undefined ? `no protein of ${drawnResidues} to ${about.length - 2} residues` : `no record ${options.protein}`;
+	const wanted = options.protein === undefined ? `no protein of ${drawnResidues} to ${room} residues` : `no record ${options.protein}`;
 	throw new FormatError(options.fasta, `found ${wanted} among the ${tally.sequences} that were read, expected one to draw`);
 }
 

@@ -77,6 +77,15 @@ export async function readProteins(path: string, options: FastaOptions = {}): Pr
 /** Share of residues that are hidden in masked mode. */
 export const maskedShare = 0.15;
 
+/** Which random numbers say what is hidden. */
+interface ProteinDraw {
+	readonly seed: number;
+	/** Which one of the windows in a stream. */
+	readonly example: number;
+	/** From 1 to 2³² − 1; 0 is for the places of windows. */
+	readonly stream: number;
+}
+
 /**
  * What is asked of some tokens: what the model is shown, and which id is right at each place, −1 where nothing is asked.
  *
@@ -84,16 +93,9 @@ export const maskedShare = 0.15;
  * asked for with a probability of 15 %, and shown as `mask` if it is (all of them: none is left or exchanged, as BERT does, so that
  * accuracy is of residues that were hidden); where none is drawn, the one that came nearest.
  * @param tokens of T places, and in causal mode the one after them
- * @param seed, example: which residues are hidden: always the same for the same two
+ * @param draw which residues are hidden: always the same for the same numbers
  */
-export function question(
-	mode: ProteinMode,
-	tokens: ArrayLike<number>,
-	ids: Int32Array,
-	targets: Int32Array,
-	seed: number,
-	example: number,
-) {
+export function question(mode: ProteinMode, tokens: ArrayLike<number>, ids: Int32Array, targets: Int32Array, draw: ProteinDraw): void {
 	const asked = (id: number) => (id < proteinTokens.residues ? id : -1);
 	if (mode === 'causal') {
 		for (let t = 0; t < ids.length; t++) {
@@ -108,7 +110,7 @@ export function question(
 	let lowest = Infinity;
 	let found = 0;
 	for (let block = 0; block < blocks; block++) {
-		const words = philox(seed, example * blocks + block, 1);
+		const words = philox(draw.seed, draw.example * blocks + block, draw.stream);
 		for (let t = 4 * block; t < Math.min(4 * block + 4, ids.length); t++) {
 			ids[t] = tokens[t]!;
 			targets[t] = -1;
@@ -185,7 +187,7 @@ export class ProteinWindows implements Dataset<TokenBatch> {
 			const [word] = philox(seed, index, 0);
 			const start = drawn === undefined ? index * T : Math.floor((word / 2 ** 32) * this.#places);
 			const tokens = this.#set.tokens.subarray(start, start + T + 1);
-			question(mode, tokens, ids.subarray(b * T, (b + 1) * T), targets.subarray(b * T, (b + 1) * T), seed, index);
+			question(mode, tokens, ids.subarray(b * T, (b + 1) * T), targets.subarray(b * T, (b + 1) * T), { seed, example: index, stream: 1 });
 		});
 		return { ids, targets };
 	}

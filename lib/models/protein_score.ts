@@ -25,6 +25,12 @@ function logitsOf(model: Performer, x: readonly Int32Array[]): Promise<Float32Ar
 	return noGrad(() => scope(() => ({ read: model.forward(x).read() }))).read as Promise<Float32Array>;
 }
 
+/** Lets Ctrl-C have its turn: small results are there at once, and nothing else would come in between. */
+async function turn(signal: AbortSignal | undefined): Promise<void> {
+	await new Promise(setImmediate);
+	signal?.throwIfAborted();
+}
+
 /**
  * How well a model predicts what windows ask for.
  * @throws ArgumentError windows of another mode; `signal.reason`, untouched, when it is aborted
@@ -36,7 +42,7 @@ export async function scoreWindows(model: Performer, windows: ProteinWindows, op
 	const tally = new ProteinTally(counts);
 	const length = Math.min(windows.length, most);
 	for (let start = 0; start < length; start += batch) {
-		signal?.throwIfAborted();
+		await turn(signal);
 		const indices = Array.from({ length: Math.min(batch, length - start) }, (_, i) => start + i);
 		const { ids, targets } = windows.arrays(indices);
 		const rows = indices.map((_, b) => ids.subarray(b * windows.window, (b + 1) * windows.window));
@@ -52,8 +58,8 @@ export interface ScoredProtein {
 	readonly tally: ProteinTally;
 }
 
-/** Numbers one record from another in what is hidden: no record has as many windows. */
-const windowsPerRecord = 2 ** 24;
+/** Streams of random numbers that records have for what is hidden; 0 and 1 are those of windows. */
+const streams = 2 ** 32 - 2;
 
 /**
  * How well a model predicts one record: `begin`, its residues and `end`, cut into windows of `context` tokens, each by itself. Masked:
@@ -63,9 +69,15 @@ const windowsPerRecord = 2 ** 24;
 export async function scoreProtein(
 	model: Performer,
 	{ id, sequence }: FastaRecord,
-	options: { readonly counts: ArrayLike<number>; readonly context: number; readonly number: number; readonly seed?: number },
+	options: {
+		readonly counts: ArrayLike<number>;
+		readonly context: number;
+		readonly number: number;
+		readonly seed?: number;
+		readonly signal?: AbortSignal;
+	},
 ): Promise<ScoredProtein> {
-	const { counts, context, number, seed = 0 } = options;
+	const { counts, context, number, seed = 0, signal } = options;
 	if (!Number.isInteger(context) || context < 4) throw new ArgumentError(`scoreProtein: context is ${context}, expected an integer from 4`);
 	const mode = modeOf(model);
 	const all = new Int32Array(sequence.length + 2);
@@ -79,9 +91,10 @@ export async function scoreProtein(
 		const T = Math.min(context, asking - start);
 		const ids = new Int32Array(T);
 		const targets = new Int32Array(T);
-		question(mode, all.subarray(start, start + T + 1), ids, targets, seed, number * windowsPerRecord + window);
+		question(mode, all.subarray(start, start + T + 1), ids, targets, { seed, example: window, stream: 2 + (number % streams) });
 		if (targets.every((target) => target < 0)) continue;
 		tally.add(await logitsOf(model, [ids]), targets);
+		await turn(signal);
 	}
 	return { id, tally };
 }
@@ -122,8 +135,7 @@ export async function* streamProteins(
 					await stream.take(id);
 					if (stream.tally.residues % 1024) continue;
 					onResidues?.(stream.tally.residues);
-					await new Promise(setImmediate); // lets Ctrl-C have its turn
-					signal?.throwIfAborted();
+					await turn(signal);
 				}
 			} else {
 				running.dispose();

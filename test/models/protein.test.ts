@@ -122,7 +122,7 @@ describe('windows', () => {
 		for (let example = 0; example < 50; example++) {
 			const ids = new Int32Array(5);
 			const targets = new Int32Array(5);
-			question('masked', [begin, 3, 9, 4, end], ids, targets, 1, example);
+			question('masked', [begin, 3, 9, 4, end], ids, targets, { seed: 1, example, stream: 1 });
 			expect(targets.filter((target) => target >= 0).length).toBeGreaterThan(0);
 			expect([ids[0], ids[4], targets[0], targets[4]]).toEqual([begin, end, -1, -1]);
 		}
@@ -201,13 +201,19 @@ describe('tally', () => {
 		const random = new Random(2);
 		const counts = Array.from({ length: 26 }, () => random.integer(100));
 		const logits = Float32Array.from({ length: 40 * size }, () => random.normal());
+		// Every third place is guessed right.
 		const targets = Int32Array.from({ length: 40 }, () => random.integer(27) - 1);
+		for (let n = 0; n < 40; n += 3) logits[n * size + Math.max(0, targets[n]!)] = 9;
 		const [all, first, second] = [new ProteinTally(counts), new ProteinTally(counts), new ProteinTally(counts)];
 		all.add(logits, targets);
 		first.add(logits.subarray(0, 15 * size), targets.subarray(0, 15));
 		second.add(logits.subarray(15 * size), targets.subarray(15));
 		first.merge(second);
 		expect(first.score().nll).toBeCloseTo(all.score().nll, 12);
+		const row = (n: number) => [...logits.subarray(n * size, (n + 1) * size)];
+		const places = [...targets].flatMap((target, n) => (target < 0 ? [] : [row(n).indexOf(Math.max(...row(n))) === target]));
+		expect(places.filter(Boolean).length).toBeGreaterThan(0);
+		expect(all.score().accuracy).toBe(places.filter(Boolean).length / places.length);
 		expect({ ...first.score(), nll: 0, perplexity: 0, unigram: 0 }).toEqual({ ...all.score(), nll: 0, perplexity: 0, unigram: 0 });
 	});
 

@@ -143,19 +143,24 @@ describe('streams', () => {
 		else expect(found.map(({ stateBytes }) => stateBytes)).toEqual([512, 64].map((room) => 2 * 2 * 4 * 16 * room));
 	});
 
-	test('memory is back where it was, also when the loop is left', async () => {
+	test('memory is back where it was, also when a record is left in the middle', async () => {
 		using model = proteinModel('causal', small);
 		const place = await file('x.fasta', `>a\n${record('a', 50).sequence}\n>b\n${record('b', 5000).sequence}\n`);
 		const run = async () => {
-			let bytes = 0;
-			for await (const each of streamProteins(model, place, { counts, onResidues: () => (bytes = memory().bytes) }))
-				if (each.id === 'a' && bytes > 0) break;
-			for await (const _ of streamProteins(model, place, { counts })) break;
+			const controller = new AbortController();
+			const during: number[] = [];
+			const onResidues = () => {
+				during.push(memory().bytes);
+				controller.abort(new Error('enough'));
+			};
+			await expect(all(streamProteins(model, place, { counts, onResidues, signal: controller.signal }))).rejects.toThrow('enough');
 			await synchronize();
-			return memory().bytes;
+			return { during, after: memory().bytes };
 		};
 		const before = await run();
-		expect(await run()).toBe(before);
+		expect(before.during).toHaveLength(1);
+		expect(before.during[0]).toBeGreaterThan(before.after);
+		expect(await run()).toEqual(before);
 	});
 
 	test('Ctrl-C, and a model that knows what follows', async () => {
