@@ -147,6 +147,25 @@ test.each(['performer', 'attention'] as const)('a masked model fills in what was
 	expect(() => model.initialState()).toThrow('a state without `causal`');
 });
 
+test('tokens have places, unless that is not wanted', async () => {
+	for (const mixer of ['performer', 'attention'] as const) {
+		const changed: number[] = [];
+		for (const more of [{}, { rope: false }]) {
+			// One layer: with two, the second sees in what order the first saw.
+			using model = new Performer({ ...config, layers: 1, mixer, ...more });
+			const [a, b] = await Promise.all(
+				[
+					[1, 2, 3],
+					[2, 1, 3],
+				].map((tokens) => logitsOf(model, tokens)),
+			);
+			changed.push(worst(a!.subarray(14), b!.subarray(14)));
+		}
+		expect(changed[0]).toBeGreaterThan(1e-3);
+		expect(changed[1]).toBeLessThan(1e-5);
+	}
+});
+
 test('padding changes nothing: a short sequence beside a long one is as it is alone', async () => {
 	const [short, long] = [ids(9), ids(14)];
 	for (const mixer of ['performer', 'attention'] as const) {
