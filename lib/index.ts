@@ -61,7 +61,7 @@ export type { PerformerizeOptions } from './models/performerize.js';
 export type { PerformerDecoderConfig } from './models/performerize_config.js';
 export { PerformerDecoder } from './models/performerize_decoder.js';
 export type { PerformerStream } from './models/performerize_stream.js';
-export { type TokenBatch, type Tokens, TokenTexts } from './models/performerize_tokens.js';
+export { type TokenBatch, type Tokens, TokenTexts } from './models/tokens.js';
 export { type AttentionMap, AttentionTally, attentionOf, type HeadFigures } from './models/protein_attention.js';
 export { type AminoAcidMatrix, parseBlosum, readBlosum } from './models/protein_blosum.js';
 export { correlateMatrices, type MatrixCorrelation, spearman } from './models/protein_correlation.js';

@@ -15,7 +15,7 @@ import { Random } from '../random.js';
 import { scope, Tensor } from '../tensor.js';
 import { registerModel } from '../train/save.js';
 import { checkedConfig, type FullPerformerConfig, type PerformerConfig } from './performer_config.js';
-import { type TokenBatch, type Tokens, tokenRows } from './performerize_tokens.js';
+import { type TokenBatch, type Tokens, tokenRows } from './tokens.js';
 
 export interface PerformerBatch extends TokenBatch {
 	/** Tokens of each sequence that count, `[B]`; those behind are padding that no token sees. @default all */

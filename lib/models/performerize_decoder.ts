@@ -15,7 +15,7 @@ import { registerModel } from '../train/save.js';
 import { checkConfig, type PerformerDecoderConfig, parameterShapes } from './performerize_config.js';
 import { PerformerDecoderLayer } from './performerize_layer.js';
 import { PerformerStream } from './performerize_stream.js';
-import { type TokenBatch, type Tokens, tokenRows } from './performerize_tokens.js';
+import { type TokenBatch, type Tokens, tokenRows } from './tokens.js';
 
 /**
  * A pretrained decoder with FAVOR+ in place of softmax attention (or with its own attention, to compare with), as a model to be trained:

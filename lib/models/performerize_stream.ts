@@ -5,7 +5,7 @@ import type { State } from '../layers/state.js';
 import { type Resource, scope } from '../tensor.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import type { PerformerDecoder } from './performerize_decoder.js';
-import { tokenRows } from './performerize_tokens.js';
+import { tokenRows } from './tokens.js';
 
 /** Tokens that are fed at a time: between them, an abort has its turn. */
 const CHUNK = 512;

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { ArgumentError, DisposedError, FormatError } from '../../lib/errors.js';
 import type { PerformerizeOptions } from '../../lib/models/performerize.js';
 import { PerformerDecoder } from '../../lib/models/performerize_decoder.js';
-import type { Tokens } from '../../lib/models/performerize_tokens.js';
+import type { Tokens } from '../../lib/models/tokens.js';
 import { loadModel, saveModel } from '../../lib/train/save.js';
 import { altered, temporary } from '../files.js';
 import { held, logitsOf, makeModel, randomTokens, weightsOf } from './performerize_models.js';

@@ -8,7 +8,7 @@ import type { StoredTensor } from '../../lib/io/safetensors.js';
 import type { State } from '../../lib/layers/state.js';
 import { Llama } from '../../lib/models/llama.js';
 import type { PerformerDecoder } from '../../lib/models/performerize_decoder.js';
-import type { Tokens } from '../../lib/models/performerize_tokens.js';
+import type { Tokens } from '../../lib/models/tokens.js';
 import { Random } from '../../lib/random.js';
 import { scope } from '../../lib/tensor.js';
 import { folderOf } from '../io/models.js';

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { synchronize } from '../../lib/device.js';
 import { ArgumentError } from '../../lib/errors.js';
 import { PerformerDecoder } from '../../lib/models/performerize_decoder.js';
-import { TokenTexts } from '../../lib/models/performerize_tokens.js';
+import { TokenTexts } from '../../lib/models/tokens.js';
 import { Random } from '../../lib/random.js';
 import { scope } from '../../lib/tensor.js';
 import { type FitOptions, fit } from '../../lib/train/fit.js';
