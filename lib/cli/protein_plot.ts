@@ -19,7 +19,7 @@ export interface HeatMaps {
 	readonly subtitle?: string;
 	/** Side by side. */
 	readonly maps: readonly HeatMap[];
-	/** Pixels of a map. @default 420 */
+	/** Pixels of a map, some more or less so that its squares have whole ones. @default 420 */
 	readonly side?: number;
 }
 
@@ -55,7 +55,7 @@ function specOf({ title, subtitle, maps, side = 420 }: HeatMaps): Spec {
 			},
 			legend: { labelFont: font, titleFont: font, titleFontWeight: 500, gradientLength: side / 2, titleLimit: side },
 		},
-		layout: { columns: maps.length, padding: 40, align: 'all', bounds: 'full' },
+		layout: { columns: maps.length, padding: 30, align: 'all', bounds: 'full' },
 		data: maps.map(({ values }, n) => ({
 			name: `map${n}`,
 			values: values.flatMap((row, y) => row.map((value, x) => ({ x, y, value }))),
@@ -64,8 +64,9 @@ function specOf({ title, subtitle, maps, side = 420 }: HeatMaps): Spec {
 	} as Spec;
 }
 
-function groupOf({ title, values, labels, x, y, range, legend }: HeatMap, n: number, side: number) {
+function groupOf({ title, values, labels, x, y, range, legend }: HeatMap, n: number, about: number) {
 	const places = values.map((_, i) => i);
+	const side = Math.max(1, Math.round(about / places.length)) * places.length;
 	// Of numbers, a tenth are written.
 	const every = labels ? 1 : Math.max(1, Math.ceil(places.length / 10));
 	const axis = (scale: 'x' | 'y', name: string | undefined) => ({

@@ -161,7 +161,7 @@ function chosenHeads(heads: readonly HeadFigures[]): Chosen[] {
 	const chosen = [
 		best('most local', ({ distance, evenDistance }) => -distance / evenDistance),
 		best('furthest', ({ distance, evenDistance }) => distance / evenDistance),
-		best('most global: all look at the same', ({ concentration }) => concentration),
+		best('most global', ({ concentration }) => concentration),
 	];
 	return chosen.filter(({ layer, head }, i) => chosen.findIndex((each) => each.layer === layer && each.head === head) === i);
 }
@@ -178,12 +178,14 @@ function drawAttention({ record, maps }: Example, chosen: readonly Chosen[]): Pr
 			const { heads, weights } = maps[layer]!;
 			const values = Array.from({ length: side }, () => new Array<number>(side).fill(0));
 			for (let i = 0; i < T; i++) {
-				for (let j = 0; j < T; j++) values[Math.floor(i / width)]![Math.floor(j / width)]! += weights[(i * heads + head) * T + j]! / width;
+				const row = Math.floor(i / width);
+				const rows = Math.min(width, T - row * width); // the last square may have fewer
+				for (let j = 0; j < T; j++) values[row]![Math.floor(j / width)]! += weights[(i * heads + head) * T + j]! / rows;
 			}
 			const sorted = values.flat().sort((a, b) => a - b);
 			return {
 				title: `Layer ${layer + 1}, head ${head + 1}: ${why}`,
-				x: `looks ${distance.toFixed(1)} residues far, evenly it were ${evenDistance.toFixed(1)}`,
+				x: `mean distance ${distance.toFixed(1)} (spread evenly: ${evenDistance.toFixed(1)})`,
 				legend: 'weight',
 				values,
 				// One square in a hundred is beyond the colours, so that one weight near 1 does not leave the others dark.

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs/promises';
 import path from 'node:path';
 import zlib from 'node:zlib';
@@ -249,4 +250,30 @@ describe('one line that says what is wrong', () => {
 			'found no record nobody among the 5',
 		);
 	});
+});
+
+test('the benchmark: figures for every model and length, and the second time nothing is done again', { timeout: 120_000 }, async () => {
+	const out = path.join(folder, 'bench');
+	const bench = () => {
+		const args = [path.join(__dirname, '..', '..', 'bench', 'protein.mjs'), '--quick', '--fasta', fasta, '--out', out];
+		const { status, stderr, stdout } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+		expect([status, stderr]).toEqual([0, '']);
+		return stdout;
+	};
+	expect(bench()).toContain('masked-transformer-seed0: test perplexity');
+	const read = async () => JSON.parse(await fs.readFile(path.join(out, 'protein.json'), 'utf8'));
+	const found = await read();
+	expect(found.models).toHaveLength(6);
+	expect(new Set(found.models.map(({ parameters }: { parameters: number }) => parameters)).size).toBe(1);
+	for (const { perplexity, unigram } of found.models)
+		for (const value of [perplexity, unigram.perplexity]) expect(value).toBeGreaterThan(1);
+	expect(found.memory).toHaveLength(4);
+	for (const { peakBytes, restBytes, seconds } of found.memory)
+		expect([peakBytes > restBytes, restBytes > 0, seconds > 0]).toEqual([true, true, true]);
+	const table = await fs.readFile(path.join(out, 'protein.md'), 'utf8');
+	for (const title of ['Performer (ReLU)', 'Performer (softmax)', 'Transformer', 'frequencies of residues'])
+		expect(table.split(`| ${title} |`)).toHaveLength(3);
+	for (const plot of ['protein-memory.svg', 'protein-time.svg']) expect(await fs.readFile(path.join(out, plot), 'utf8')).toMatch(/^<svg/);
+	expect(bench()).not.toContain('test perplexity');
+	expect((await read()).models).toEqual(found.models);
 });
