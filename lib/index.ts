@@ -61,7 +61,6 @@ export type { PerformerizeOptions } from './models/performerize.js';
 export type { PerformerDecoderConfig } from './models/performerize_config.js';
 export { PerformerDecoder } from './models/performerize_decoder.js';
 export type { PerformerStream } from './models/performerize_stream.js';
-export { type TokenBatch, type Tokens, TokenTexts } from './models/tokens.js';
 export { type AttentionMap, AttentionTally, attentionOf, type HeadFigures } from './models/protein_attention.js';
 export { type AminoAcidMatrix, parseBlosum, readBlosum } from './models/protein_blosum.js';
 export { correlateMatrices, type MatrixCorrelation, spearman } from './models/protein_correlation.js';
@@ -92,6 +91,7 @@ export { partsOf, type Scale, Series, type Split, scaleOf, Windows } from './mod
 export { Session } from './models/session.js';
 export type { CallOptions, SessionOptions } from './models/session_options.js';
 export { generateTogether } from './models/together.js';
+export { type TokenBatch, type Tokens, TokenTexts } from './models/tokens.js';
 export * as ops from './ops/index.js';
 export { Random } from './random.js';
 export { persist, type Resource, scope, Tensor, type TensorOptions, tensor } from './tensor.js';

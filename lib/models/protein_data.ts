@@ -3,8 +3,8 @@ import { ArgumentError } from '../errors.js';
 import { type FastaOptions, readFastaPieces } from '../io/fasta.js';
 import { philox } from '../philox.js';
 import type { Dataset } from '../train/fit.js';
-import type { TokenBatch } from './tokens.js';
 import { encodeProtein, proteinTokens } from './protein_tokens.js';
+import type { TokenBatch } from './tokens.js';
 
 /** What is predicted: the next residue from those before, or hidden ones from all others. */
 export type ProteinMode = 'causal' | 'masked';
