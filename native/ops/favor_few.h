@@ -93,8 +93,7 @@ static inline void few(const FavorSizes& n, const FewProblem& p, int64_t b, int6
       float* o = p.o + (row * n.H + h) * n.E;
       const float* v = p.v + (row * n.G + g) * n.E;
       int64_t e = 0;
-      for (; e + 4 * kLanes <= n.E; e += 4 * kLanes)
-        pass<4, true>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, 0, S + e, o + e);
+      for (; e + 4 * kLanes <= n.E; e += 4 * kLanes) pass<4, true>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, 0, S + e, o + e);
       for (; e + kLanes <= n.E; e += kLanes) pass<1, true>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, 0, S + e, o + e);
       if (e < n.E) pass<1, false>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, n.E - e, S + e, o + e);
       divide_row(o, sum, n.E, o);

@@ -167,7 +167,8 @@ void walk(const Problem& p, const Memory& own, FavorState& state, int64_t b, int
     marks[0] = state.c;
     state.write(n, marks + 1, marks + 1 + n.M);
   }
-  for (int64_t t = 0; t < length; t += kWide) queries(p, own, state, nullptr, true, b * n.T + t, g, at_most(kWide, length - t), length - t);
+  for (int64_t t = 0; t < length; t += kWide)
+    queries(p, own, state, nullptr, true, b * n.T + t, g, at_most(kWide, length - t), length - t);
 }
 
 }  // namespace
