@@ -24,6 +24,7 @@ export type InOutInt = Buffer;
 export type MaybeInOutInt = Buffer | null;
 /** Bytes whose meaning another argument says. */
 export type InBytes = Buffer;
+export type OutBytes = Buffer;
 export type InOutBytes = Buffer;
 export type int = number;
 export type float = number;
@@ -238,19 +239,25 @@ export interface Operations {
 		causal: boolean,
 	): void;
 
-		// ---- pretrained decoders -----------------------------------------------------------------------------------
+	// ---- pretrained decoders -----------------------------------------------------------------------------------
 	// Stored weights (`kind`): 0 f32, 1 f16, 2 bf16, 3 q8_0, 4 q4_0, 5 q4_k, 6 q6_k, blocks along the last dimension, laid out as
 	// native/ops/stored.h says. P choosers: 1 where all heads of a layer keep the same entries, G where each has its own.
 	/** y[N, C] = rows ids[N] of w [V, C], widened. */
 	embedStored(ids: InInt, w: InBytes, y: Out, kind: int, N: int, V: int, C: int): void;
+	/** dw[v] = Σ g[n] over ids[n] = v, in the order of n: the gradient of rows of an f32 w. g [N, C]; dw [V, C]. */
+	embedBackward(ids: InInt, g: In, dw: Out, N: int, V: int, C: int): void;
 	/** y[N, F] = x[N, C] · w[F, C]ᵀ + b[F], sums in f32. */
 	linearStored(x: In, w: InBytes, b: MaybeIn, y: Out, kind: int, N: int, C: int, F: int): void;
+	/** y = the rows of x [N, C], stored as `to` (0 to 3) and not as `from`. Of blocks that are not finite, the scale is not. */
+	convertStored(x: InBytes, y: OutBytes, from: int, to: int, N: int, C: int): void;
 	/** found[1] = the first of n stored weights that is not finite, or whose block's scale is not; −1: all are. */
 	firstFault(w: InBytes, found: OutInt, kind: int, n: int): void;
 	/** y = x · gamma / √(mean x² + epsilon) over the last dimension. x, y [N, C]; gamma [C]. y may be x. */
 	rmsNorm(x: In, gamma: In, y: Out, N: int, C: int, epsilon: float): void;
+	rmsNormBackward(g: In, x: In, gamma: In, dx: Out, dgamma: Out, N: int, C: int, epsilon: float): void;
 	/** y = a · sigmoid(a) · b. y may be a or b. */
 	swiglu(a: In, b: In, y: Out, n: int): void;
+	swigluBackward(a: In, b: In, g: In, da: Out, db: Out, n: int): void;
 	/**
 	 * table [n, half, 2] = magnitude · (cos, sin) of positions[n] · frequency; frequencies [half, 2]: each a double, as the sum of
 	 * two floats.
@@ -261,6 +268,8 @@ export interface Operations {
 	 * (2p, 2p + 1), or (p, p + D / 2). y may be x.
 	 */
 	rope(x: In, table: In, y: Out, n: int, H: int, D: int, neighbours: boolean): void;
+	/** Its gradient: the turn by the opposite angles. dx may be g. */
+	ropeBackward(g: In, table: In, dx: Out, n: int, H: int, D: int, neighbours: boolean): void;
 	/**
 	 * Decoder steps over a bounded cache, token after token (algorithms D.1, D.2). q [B, T, H, D]; k, v [B, T, G, D]; keys, values
 	 * [B, G, S, D] (`kind` 0 f32, 1 f16); positions, scores, ranks [B, P, S]; table [S + 1, D / 2, 2]; seen, lengths [B]; o [B, T, H, D];
@@ -350,8 +359,10 @@ export interface Operations {
 	meanSquaredError(x: In, y: In, loss: Out, n: int): void;
 	/** dx = g[0] · 2 (x − y) / n */
 	meanSquaredErrorBackward(x: In, y: In, g: In, dx: Out, n: int): void;
-	/** loss[n] = ln Σ_v e^logits[n, v] − logits[n, targets[n]]; logits [N, V]. */
+	/** loss[n] = ln Σ_v e^logits[n, v] − logits[n, targets[n]]; logits [N, V]. A row whose target is −1 takes no part: 0. */
 	crossEntropy(logits: In, targets: InInt, loss: Out, N: int, V: int): void;
+	/** dlogits[n] = g[n] · (softmax(logits[n]) − onehot(targets[n])); 0 where the target is −1. g [N]. */
+	crossEntropyBackward(logits: In, targets: InInt, g: In, dlogits: Out, N: int, V: int): void;
 	/** total[1] += Σ x² */
 	sumSquares(x: In, total: InOut, n: int): void;
 	/**

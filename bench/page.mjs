@@ -98,6 +98,32 @@ async function decodersOf(lines) {
 	return figures;
 }
 
+/** Linear against quadratic: time over length, as the Performer paper's figure 3. */
+async function lengthsOf(lines) {
+	const threads = Math.max(...lines.map((line) => line.threads));
+	const charts = [];
+	for (const title of only(lines.map((line) => line.name))) {
+		const of = lines.filter((line) => line.name === title && line.threads === threads);
+		const peers = only(of.flatMap((line) => Object.keys(line.peers)));
+		const curves = [
+			{ name: 'FAVOR+', points: of.map((line) => [line.sizes.T, line.seconds]) },
+			...peers.map((name) => ({
+				name,
+				points: of.flatMap((line) => (line.peers[name] ? [[line.sizes.T, line.peers[name].seconds]] : [])),
+				dashed: true,
+			})),
+		];
+		const { H, D, M } = of[0].sizes;
+		const heading = `${title}: ${H} heads of ${D}, ${M} features, ${threads} threads`;
+		charts.push(await lineChart({ title: heading, x: { title: 'tokens', log: true }, y: { title: 'seconds', log: true }, lines: curves }));
+	}
+	return {
+		heading: 'Linear attention over length',
+		text: ['Each curve is the time of a whole sequence. X returns v, which is a copy: what attention could cost at least.'],
+		charts,
+	};
+}
+
 /** @returns the file's name */
 export async function writePage(file, { machine, lines, decoders, curves }) {
 	const { cpu, cores, instructions, node, date, commit, command, load, peers } = machine;
@@ -111,6 +137,8 @@ export async function writePage(file, { machine, lines, decoders, curves }) {
 			table: tableOf(lines),
 		},
 	];
+	const lengths = lines.filter((line) => line.name.startsWith('FAVOR+ causal'));
+	if (lengths.length > 0) sections.push(await lengthsOf(lengths));
 	if (decoders.length > 0) sections.push(await decodersOf(decoders));
 	if (curves.length > 0) sections.push(await growthOf(curves));
 	const lead =

@@ -2,7 +2,7 @@
 // writes bench/results/<date>-<cpu>.json and a page with plots.
 //
 //   --quick        small sizes, seconds in all: shows that everything runs, says nothing about speed
-//   --only NAME    only the cases whose name contains NAME (product, scan, layer, stream, growth, decode, states, roof)
+//   --only NAME    only the cases whose name contains NAME (product, scan, favor, layer, stream, growth, decode, states, roof)
 //   --threads N    only with N threads (default: 1, then 2)
 //   --out FOLDER   default bench/results
 //   --model NAME   of the decoders only NAME: 110m-f32, 110m-f16, 110m-q8_0, 1.1b-q8_0, 1.1b-f16
@@ -13,6 +13,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import * as decode from './cases/decode.mjs';
+import * as favor from './cases/favor.mjs';
 import * as growth from './cases/growth.mjs';
 import * as layer from './cases/layer.mjs';
 import * as product from './cases/product.mjs';
@@ -63,7 +64,7 @@ for (const threads of options.threads.map(Number)) {
 	oplus.setThreads(threads);
 	const torch = torchFor?.(threads);
 	machine.peers ??= torch && { pytorch: (await torch.ask({ work: 'facts' })).version };
-	for (const each of [product, scan, layer, stream].filter(wanted)) {
+	for (const each of [product, scan, favor, layer, stream].filter(wanted)) {
 		for await (const measured of each.run({ threads, quick: options.quick }, torch)) {
 			const line = lineOf(measured);
 			lines.push(line);

@@ -31,6 +31,7 @@ const words: Readonly<Record<string, string>> = {
 	InInt: 'in i32',
 	InHalf: 'in u16',
 	InBytes: 'in u8',
+	OutBytes: 'out u8',
 	MaybeIn: 'in? f32',
 	MaybeInInt: 'in? i32',
 	Out: 'out f32',

@@ -18,12 +18,12 @@ const order = [
 	['device'],
 	['binding'],
 	['text'],
-	['io', 'random', 'dims'],
+	['io', 'random', 'philox', 'dims'],
 	['errors'],
 ];
 
 /** These know nothing of tensors and devices. */
-const leaves = ['io', 'random', 'dims', 'errors'];
+const leaves = ['io', 'random', 'philox', 'dims', 'errors'];
 
 const lib = path.join(root, 'lib');
 const files = fs.readdirSync(lib, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));

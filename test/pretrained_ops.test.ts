@@ -47,8 +47,8 @@ describe('refused by name', () => {
 		],
 		[
 			'embed gradient',
-			() => ops.embed(Int32Array.of(0), grad(z([3, 2]))),
-			new ArgumentError('embed: a gradient is asked for, expected inference (it has none yet)'),
+			() => ops.embed(Int32Array.of(0), grad(q8())),
+			new ArgumentError('embed: a gradient is asked for through a w of q8_0, expected f32'),
 		],
 		['rmsNorm', () => ops.rmsNorm(z([2, 3]), z([4])), new ShapeError('rmsNorm: `x` has shape [2, 3], expected [… C=4]')],
 		[
@@ -56,18 +56,8 @@ describe('refused by name', () => {
 			() => ops.rmsNorm(z([2]), z([2]), { epsilon: NaN }),
 			new ArgumentError('rmsNorm: epsilon is NaN, expected a finite number from 0'),
 		],
-		[
-			'rmsNorm gradient',
-			() => ops.rmsNorm(z([2]), grad(z([2]))),
-			new ArgumentError('rmsNorm: a gradient is asked for, expected inference (it has none yet)'),
-		],
 		['swiglu', () => ops.swiglu(z([2, 3]), z([6])), new ShapeError('swiglu: `b` has shape [6], expected [2, 3] as `a`')],
 		['swiglu of halves', () => ops.swiglu(z([2]), ops.cast(z([2]), 'f16')), new ArgumentError('swiglu: found f32 and f16, expected f32')],
-		[
-			'swiglu gradient',
-			() => ops.swiglu(z([2]), grad(z([2]))),
-			new ArgumentError('swiglu: a gradient is asked for, expected inference (it has none yet)'),
-		],
 		['rotations', () => ops.rotations(z([2]), z([3, 2])), new ArgumentError('rotations: `positions` holds f32, expected i32')],
 		[
 			'rotations frequencies',
@@ -83,11 +73,6 @@ describe('refused by name', () => {
 			'rope rows',
 			() => ops.rope(z([2, 3, 4]), z([3, 2, 2]), 'halves'),
 			new ShapeError('rope: `table` has shape [3, 2, 2], expected [n=2 half 2]'),
-		],
-		[
-			'rope gradient',
-			() => ops.rope(grad(z([1, 1, 2])), z([1, 1, 2]), 'neighbours'),
-			new ArgumentError('rope: a gradient is asked for, expected inference (it has none yet)'),
 		],
 		[
 			'crossEntropy',
@@ -111,18 +96,13 @@ describe('refused by name', () => {
 		],
 		[
 			'crossEntropy below',
-			() => ops.crossEntropy(z([2, 3]), Int32Array.of(0, -1)),
-			new ArgumentError('crossEntropy: target -1 at place 1, expected one from 0 below 3'),
+			() => ops.crossEntropy(z([2, 3]), Int32Array.of(-1, -2)),
+			new ArgumentError('crossEntropy: target -2 at place 1, expected one from 0 below 3, or -1'),
 		],
 		[
 			'crossEntropy above',
 			() => ops.crossEntropy(z([2, 3]), Int32Array.of(3, 0)),
-			new ArgumentError('crossEntropy: target 3 at place 0, expected one from 0 below 3'),
-		],
-		[
-			'crossEntropy gradient',
-			() => ops.crossEntropy(grad(z([1, 3])), Int32Array.of(0)),
-			new ArgumentError('crossEntropy: a gradient is asked for, expected inference (it has none yet)'),
+			new ArgumentError('crossEntropy: target 3 at place 0, expected one from 0 below 3, or -1'),
 		],
 	];
 	test.each(cases)('%s', (_, call, error) => expect(call).toThrow(error));
@@ -230,11 +210,11 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 		});
 
 		test.runIf(device === 'cpu')('a tensor of targets that there are not rejects, and the queue goes on', async () => {
-			for (const target of [-1, 3, 2 ** 31 - 1, -(2 ** 31)]) {
+			for (const target of [-2, 3, 2 ** 31 - 1, -(2 ** 31)]) {
 				const loss = ops.crossEntropy(ops.zeros([2, 3]), tensor([0, target], [2], { dtype: 'i32' }));
 				const failed = await loss.read().catch((error: unknown) => error);
 				expect(failed).toBeInstanceOf(ShapeError);
-				expect((failed as Error).message).toBe(`crossEntropy: target ${target}, expected one from 0 below 3`);
+				expect((failed as Error).message).toBe(`crossEntropy: target ${target}, expected one from 0 below 3, or -1`);
 				expect(await numbers(ops.crossEntropy(ops.zeros([1, 1]), Int32Array.of(0)))).toEqual([0]);
 			}
 		});

@@ -79,6 +79,63 @@ def scan_work(sizes):
     return run
 
 
+# ---- linear attention (FAVOR+), causal, and the exact one ------------------------------------------------------------------
+
+
+def features(x, omega, query):
+    """Positive features; the shift of keys is one maximum a head, as in the code that is in use."""
+    x = x * x.shape[-1] ** -0.25
+    a = x @ omega.T
+    shift = a.amax(-1, keepdim=True) if query else a.amax((-1, -2), keepdim=True)
+    return torch.exp(a - x.square().sum(-1, keepdim=True) / 2 - shift) + 1e-6
+
+
+def performer(q, k, v, omega, chunk):
+    """[H, T, D]: a product with a triangle inside chunks, the state between them."""
+    mask = torch.ones(chunk, chunk).tril()
+    phi_q, phi_k = features(q, omega, True), features(k, omega, False)
+    S = q.new_zeros(q.shape[0], omega.shape[0], v.shape[-1] + 1)
+    out = []
+    for at in range(0, q.shape[1], chunk):
+        fq, fk = phi_q[:, at : at + chunk], phi_k[:, at : at + chunk]
+        vc = F.pad(v[:, at : at + chunk], (0, 1), value=1.0)
+        o = (fq @ fk.transpose(1, 2) * mask) @ vc + fq @ S
+        out.append(o[..., :-1] / o[..., -1:])
+        S = S + fk.transpose(1, 2) @ vc
+    return torch.cat(out, 1)
+
+
+def heads(sizes):
+    q, k, v = (torch.randn(sizes["H"], sizes["T"], sizes["D"]) for _ in range(3))
+    for x in (q, k, v):
+        x.requires_grad_(sizes["train"])
+    return q, k, v
+
+
+def timed_form(form, inputs, train):
+    g = torch.ones_like(inputs[0])
+
+    def run():
+        with torch.set_grad_enabled(train):
+            o = form(*inputs)
+            if train:
+                torch.autograd.grad(o, inputs, g)
+
+    return run
+
+
+def performer_work(sizes):
+    omega = torch.randn(sizes["M"], sizes["D"])
+    return timed_form(lambda q, k, v: performer(q, k, v, omega, sizes["chunk"]), heads(sizes), sizes["train"])
+
+
+def attention_work(sizes):
+    T = sizes["T"]
+    mask = torch.full((T, T), -math.inf).triu(1)
+    form = lambda q, k, v: torch.softmax(torch.baddbmm(mask, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5), -1) @ v
+    return timed_form(form, heads(sizes), sizes["train"])
+
+
 # ---- its own Transformer layer, causal ----------------------------------------------------------------------------------
 
 
@@ -159,7 +216,15 @@ def matmul_work(sizes):
     return lambda: torch.mm(a, b, out=y)
 
 
-works = {"scan": scan_work, "layer": layer_work, "stream": stream_work, "copy": copy_work, "matmul": matmul_work}
+works = {
+    "scan": scan_work,
+    "performer": performer_work,
+    "attention": attention_work,
+    "layer": layer_work,
+    "stream": stream_work,
+    "copy": copy_work,
+    "matmul": matmul_work,
+}
 
 
 def main():

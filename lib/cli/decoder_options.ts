@@ -3,6 +3,7 @@ import { full, h2o, type Policy, tova, window } from '../cache/index.js';
 import { setThreads } from '../device.js';
 import { ArgumentError } from '../errors.js';
 import { Llama } from '../models/llama.js';
+import { type WeightDtype, weightDtypes } from '../models/llama_convert.js';
 import { type CommonOptions, integer, oneOf, type Session } from './session.js';
 
 /** A policy as the command line names it. */
@@ -18,6 +19,7 @@ export interface CacheName {
 export interface DecoderOptions extends CommonOptions {
 	readonly model: string;
 	readonly tokenizer?: string;
+	readonly dtype?: WeightDtype;
 	readonly cache: CacheName;
 	readonly states?: number;
 	readonly positions: 'original' | 'cache';
@@ -33,6 +35,12 @@ export function decoderOptions(command: Command): Command {
 	return command
 		.requiredOption('--model <path>', 'a Hugging Face folder, a .gguf file, or a .bin of llama2.c')
 		.option('--tokenizer <path>', 'where its tokenizer is (default: beside the weights, or in them)')
+		.addOption(
+			new Option(
+				'--dtype <type>',
+				`what weights are converted to: ${weightDtypes.join(', ')} (default: as they are in the file)`,
+			).argParser(oneOf(...weightDtypes)),
+		)
 		.addOption(
 			new Option('--cache <policy>', 'which states stay: full, window, window+N (and the first N), h2o or tova')
 				.default({ name: 'full', kind: 'full', sinks: 0 } satisfies CacheName, 'full')
@@ -79,10 +87,15 @@ export function policyOf({ cache, states }: DecoderOptions): Policy {
 
 /** The model, with the threads that were asked for. */
 export async function openModel(options: DecoderOptions, session: Session): Promise<Llama> {
-	const { device, tokenizer, threads } = options;
+	const { device, tokenizer, dtype, threads } = options;
 	if (threads !== undefined) setThreads(threads);
 	const started = performance.now();
-	const model = await Llama.load(options.model, { device, signal: session.signal, ...(tokenizer !== undefined && { tokenizer }) });
+	const model = await Llama.load(options.model, {
+		device,
+		signal: session.signal,
+		...(tokenizer !== undefined && { tokenizer }),
+		...(dtype !== undefined && { dtype }),
+	});
 	const { architecture, layers, context } = model.config;
 	const seconds = ((performance.now() - started) / 1000).toFixed(2);
 	session.log(
@@ -112,6 +125,6 @@ export function bytes(count: number): string {
 
 /** What the result says of how it was made. */
 export function settings(options: DecoderOptions, model: Llama) {
-	const { cache, states, positions, cacheType, device, seed } = options;
-	return { model: model.path, cache: cache.name, size: states ?? null, positions, cacheType, device, seed };
+	const { dtype, cache, states, positions, cacheType, device, seed } = options;
+	return { model: model.path, dtype: dtype ?? null, cache: cache.name, size: states ?? null, positions, cacheType, device, seed };
 }

@@ -58,9 +58,9 @@ export function forecast(): Command {
 			new Option('--horizon <rows>', 'rows that it predicts; several with commas between').default([96], '96').argParser(list(integer(1))),
 		)
 		.addOption(
-			new Option('--mixer <name>', 'aaren or attention; several with commas between')
+			new Option('--mixer <name>', 'aaren, performer or attention; several with commas between')
 				.default(['aaren'], 'aaren')
-				.argParser(list(oneOf('aaren', 'attention'))),
+				.argParser(list(oneOf('aaren', 'performer', 'attention'))),
 		)
 		.addOption(
 			new Option('--split <name>', 'ratio (70, 10, 20 %) or ett (12, 4, 4 months)').default('ratio').argParser(oneOf('ratio', 'ett')),

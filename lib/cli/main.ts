@@ -9,6 +9,7 @@ import { devicesCommand } from './devices.js';
 import { forecast } from './forecast.js';
 import { generate } from './generate.js';
 import { perplexity } from './perplexity.js';
+import { protein } from './protein.js';
 import { stream } from './stream.js';
 
 /** Exit codes: 0 done, 1 failed, 2 wrong usage. */
@@ -35,7 +36,8 @@ function program(): Command {
 		.description('Attention that runs in constant memory: trains, forecasts, streams.')
 		.version(version())
 		.showHelpAfterError('(--help shows what there is)');
-	for (const item of [devicesCommand(), forecast(), stream(), generate(), perplexity(), analyze(), demo()]) root.addCommand(item);
+	for (const item of [devicesCommand(), forecast(), stream(), generate(), perplexity(), protein(), analyze(), demo()])
+		root.addCommand(item);
 	// Commander calls process.exit otherwise, which can cut off what is still on its way to a pipe.
 	for (const item of [root, ...root.commands]) item.exitOverride();
 	return root;

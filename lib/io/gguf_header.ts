@@ -45,7 +45,8 @@ const scalars: Readonly<Record<number, readonly [bytes: number, read: (bytes: Bu
 const longestKey = 65_535; // as the format says
 const longestString = 1_000_000;
 const mostValues = 100_000;
-const mostTensors = 20_000;
+/** Of a model, in one file or several. */
+export const mostTensors = 20_000;
 const mostListed = 2_000_000;
 const mostDimensions = 4; // ggml's own
 
@@ -93,7 +94,7 @@ export async function readGgufHeader(path: string): Promise<GgufHeader> {
 
 /**
  * What a GGUF says of itself, by key: strings, numbers, booleans and lists of them; whole numbers of 64 bits that a double does not hold
- * are bigints. The tokenizer is under `tokenizer.*`.
+ * are bigints. The tokenizer is under `tokenizer.*`, in the first file of a model in parts.
  * @throws FormatError
  */
 export async function ggufMetadata(path: string): Promise<Readonly<Record<string, unknown>>> {

@@ -7,17 +7,19 @@ import { gelu } from '../ops/gelu.js';
 import { Random } from '../random.js';
 import { scope, Tensor } from '../tensor.js';
 import { Aaren } from './aaren.js';
-import { CausalAttention } from './causal_attention.js';
+import { CausalAttention, type CausalAttentionOptions } from './causal_attention.js';
 import { LayerNorm } from './layer_norm.js';
 import { Linear } from './linear.js';
-import { checkToken, type ForwardOptions, type Mixer, type MixerOptions, type Recurrent, size } from './mixer.js';
+import { checkToken, type ForwardOptions, type Mixer, type Recurrent, size } from './mixer.js';
 import { Module } from './module.js';
+import { PerformerAttention, type PerformerAttentionOptions } from './performer_attention.js';
 import { Scratch } from './scratch.js';
 import { State } from './state.js';
 
-export type MixerName = 'aaren' | 'attention';
+export type MixerName = 'aaren' | 'performer' | 'attention';
 
-export interface BlockOptions extends MixerOptions {
+/** What only one mixer has (`features` of Performer, …) is for that one, and of no effect with another. */
+export interface BlockOptions extends PerformerAttentionOptions, CausalAttentionOptions {
 	/** Width of the feed-forward part. @default 4 · dim */
 	readonly hidden?: number;
 	/** @default 'aaren' */
@@ -26,13 +28,18 @@ export interface BlockOptions extends MixerOptions {
 	readonly norm?: 'post' | 'pre';
 }
 
-const mixers: Record<MixerName, new (options: MixerOptions) => Mixer> = { aaren: Aaren, attention: CausalAttention };
+const mixers: Record<MixerName, new (options: BlockOptions) => Mixer> = {
+	aaren: Aaren,
+	performer: PerformerAttention,
+	attention: CausalAttention,
+};
 
 /**
  * A Transformer block: mixer, residual, LayerNorm, GELU feed-forward, residual, LayerNorm. The residual adds the token
  * itself. Dropout acts on the attention's output, after its projection and after the feed-forward part.
  *
- * `new Block({dim: 512, heads: 8, hidden: 2048})` has 3,152,896 parameters; with `mixer: 'attention'` 3,152,384.
+ * `new Block({dim: 512, heads: 8, hidden: 2048})` has 3,152,896 parameters; with `mixer: 'attention'` or `'performer'`
+ * 3,152,384.
  */
 export class Block extends Module implements Recurrent {
 	readonly mixer: Mixer;
@@ -47,15 +54,19 @@ export class Block extends Module implements Recurrent {
 	constructor(options: BlockOptions) {
 		super();
 		const { dim, mixer = 'aaren', norm = 'post' } = options;
-		if (!(mixer in mixers)) throw new ArgumentError(`Block: mixer is ${mixer}, expected ${Object.keys(mixers).join(' or ')}`);
+		if (!Object.hasOwn(mixers, mixer))
+			throw new ArgumentError(`Block: mixer is ${mixer}, expected one of ${Object.keys(mixers).join(', ')}`);
+		if (mixer === 'aaren' && (options.causal === false || options.rope))
+			throw new ArgumentError(`Block: mixer is aaren with ${options.rope ? 'rope' : 'causal false'}, expected performer or attention`);
 		if (norm !== 'post' && norm !== 'pre') throw new ArgumentError(`Block: norm is ${norm}, expected post or pre`);
 		const place = { ...options, random: options.random ?? new Random(options.seed ?? 0) };
+		const device = { ...(options.device && { device: options.device }) }; // not ε: that of the options is the features'
 		this.mixer = this.part('mixer', new mixers[mixer](place));
 		const hidden = size('Block', 'hidden', options.hidden ?? 4 * dim);
-		this.norm1 = this.part('norm1', new LayerNorm(dim, options));
+		this.norm1 = this.part('norm1', new LayerNorm(dim, device));
 		this.linear1 = this.part('linear1', new Linear(dim, hidden, place));
 		this.linear2 = this.part('linear2', new Linear(hidden, dim, place));
-		this.norm2 = this.part('norm2', new LayerNorm(dim, options));
+		this.norm2 = this.part('norm2', new LayerNorm(dim, device));
 		this.norm = norm;
 		this.#rate = this.mixer.dropout;
 		this.#scratch = new Scratch({ a: dim, b: dim, h: hidden, g: hidden });

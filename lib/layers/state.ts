@@ -3,15 +3,16 @@ import { binding } from '../binding.js';
 import type { DeviceName } from '../device.js';
 import { ArgumentError, DisposedError } from '../errors.js';
 import { join } from '../ops/join.js';
-import { persist, type Resource, Tensor } from '../tensor.js';
+import { zeros } from '../ops/zeros.js';
+import { persist, type Resource, scope, Tensor } from '../tensor.js';
 import { type Description, decode, encode } from './snapshot.js';
 
 /**
  * What a layer remembers of the tokens that it has seen: an argument of `forward`, which moves it on. Aaren's has a fixed
- * size, (m, u, w) of ⊕; attention's grows with every token.
+ * size, (m, u, w) of ⊕, and so has Performer's, (c, z, S); attention's grows with every token.
  */
 export class State implements Resource {
-	/** Which layer it belongs to: `aaren`, `attention`, `stack`, … */
+	/** Which layer it belongs to: `aaren`, `performer`, `attention`, `stack`, … */
 	readonly kind: string;
 	/** Sequences side by side. */
 	readonly batch: number;
@@ -19,14 +20,24 @@ export class State implements Resource {
 	length: number;
 	/** States of the layers that a stack is made of. */
 	readonly parts: readonly State[];
+	/** What else its numbers depend on, as JSON: states of one kind that differ in it do not fit together. */
+	readonly about: Readonly<Record<string, unknown>> | undefined;
 	readonly #tensors = new Map<string, Tensor>();
 	#disposed = false;
 
-	constructor(kind: string, batch: number, tensors: Readonly<Record<string, Tensor>> = {}, parts: readonly State[] = [], length = 0) {
+	constructor(
+		kind: string,
+		batch: number,
+		tensors: Readonly<Record<string, Tensor>> = {},
+		parts: readonly State[] = [],
+		length = 0,
+		about?: State['about'],
+	) {
 		this.kind = kind;
 		this.batch = batch;
 		this.length = length;
 		this.parts = parts;
+		this.about = about;
 		for (const [name, tensor] of Object.entries(tensors)) this.set(name, tensor);
 	}
 
@@ -80,27 +91,27 @@ export class State implements Resource {
 			copies,
 			this.parts.map((part) => part.clone()),
 			this.length,
+			this.about,
 		);
 	}
 
 	/**
 	 * This state followed by `next`, a state of the tokens right after: (m, u, w) ⊕ (m, u, w). Only states that are one set
-	 * under ⊕ can be merged (kind `aaren` and `cross`); in a stack, what the second layer saw depends on all tokens before.
+	 * under ⊕ can be merged (see `merges`); in a stack, what the second layer saw depends on all tokens before.
 	 */
 	merge(next: State): State {
 		this.check();
 		next.check();
-		if (!mergeable.has(this.kind) || this.kind !== next.kind) {
+		const merge = merges.get(this.kind);
+		if (!merge || this.kind !== next.kind) {
 			throw new ArgumentError(
-				`merge: found states of kind ${this.kind} and ${next.kind}, expected two of one kind among ${[...mergeable].join(', ')}`,
+				`merge: found states of kind ${this.kind} and ${next.kind}, expected two of one kind among ${[...merges.keys()].join(', ')}`,
 			);
 		}
-		const both = noGrad(() => join(this.#scan(), next.#scan()));
-		return new State(this.kind, this.batch, { ...both }, [], this.length + next.length);
-	}
-
-	#scan() {
-		return { m: this.get('m'), u: this.get('u'), w: this.get('w') };
+		const abouts = [this.about, next.about].map((about) => JSON.stringify(about) ?? 'nothing');
+		if (abouts[0] !== abouts[1]) throw new ArgumentError(`merge: found states of ${abouts.join(' and ')}, expected the same`);
+		const both = noGrad(() => scope(() => merge(this, next)));
+		return new State(this.kind, this.batch, both, [], this.length + next.length, this.about);
 	}
 
 	/** The state as bytes: versioned and checksummed, readable on any machine and device. */
@@ -121,10 +132,10 @@ export class State implements Resource {
 		const tensors: Description['tensors'] = [];
 		for (const [name, tensor] of this.#tensors) tensors.push({ name, shape: tensor.shape, data: await tensor.read() });
 		const parts = await Promise.all(this.parts.map((part) => part.#describe()));
-		return { kind: this.kind, batch: this.batch, length: this.length, tensors, parts };
+		return { kind: this.kind, batch: this.batch, length: this.length, tensors, parts, ...(this.about && { about: this.about }) };
 	}
 
-	static #build({ kind, batch, length, tensors, parts }: Description, device: DeviceName | undefined): State {
+	static #build({ kind, batch, length, tensors, parts, about }: Description, device: DeviceName | undefined): State {
 		const made: Record<string, Tensor> = {};
 		for (const { name, shape, data } of tensors) made[name] = Tensor.empty(shape, device, 'f32', data);
 		return new State(
@@ -133,6 +144,7 @@ export class State implements Resource {
 			made,
 			parts.map((part) => State.#build(part, device)),
 			length,
+			about,
 		);
 	}
 
@@ -159,7 +171,33 @@ export class State implements Resource {
 	}
 }
 
-const mergeable = new Set(['aaren', 'cross']);
+type Merge = (a: State, b: State) => Record<string, Tensor>;
+
+/** States of one set of tokens, by kind, and how two of them join under ⊕. */
+const merges: ReadonlyMap<string, Merge> = new Map([
+	['aaren', joinScans],
+	['cross', joinScans],
+	['performer', joinFeatures],
+]);
+
+function joinScans(a: State, b: State): Record<string, Tensor> {
+	const part = (state: State) => ({ m: state.get('m'), u: state.get('u'), w: state.get('w') });
+	return { ...join(part(a), part(b)) };
+}
+
+/** (c, z, S) is ⊕'s (m, u, w) with M sums of weights in place of one: z and S both join as w does, and there is no u. */
+function joinFeatures(a: State, b: State): Record<string, Tensor> {
+	const { shape } = a.get('S');
+	const [B, H] = shape as [number, number];
+	const u = zeros([B, H], a.device);
+	const part = (state: State, name: string) => {
+		const tensor = state.get(name);
+		return { m: state.get('c'), u, w: tensor.view([...tensor.shape.slice(0, 2), tensor.size / (B * H)]) };
+	};
+	const { m: c, w: z } = join(part(a, 'z'), part(b, 'z'));
+	const { w: S } = join(part(a, 'S'), part(b, 'S'));
+	return { c, z, S: S.view(shape) };
+}
 
 function copyOf(tensor: Tensor): Tensor {
 	const copy = Tensor.empty(tensor.shape, tensor.device);

@@ -1,5 +1,6 @@
 import { FormatError } from '../errors.js';
 import type { Keeper, Kept } from '../train/checkpoint.js';
+import { checkedWholes, setWholes, type Wholes, wholesOf } from '../train/weights.js';
 import type { Forecaster } from './forecaster.js';
 import type { Score } from './score.js';
 
@@ -7,6 +8,7 @@ interface Note {
 	readonly seconds: number;
 	readonly epoch: number;
 	readonly validation: Score | null;
+	readonly wholes?: Wholes | undefined;
 }
 
 /** The weights of the epoch that predicted the validation part best so far; a checkpoint keeps them and the time that they took. */
@@ -17,6 +19,7 @@ export class Best implements Keeper {
 	validation: Score | undefined;
 	readonly #model: Forecaster;
 	#weights: ReadonlyMap<string, Float32Array> = new Map();
+	#wholes: Wholes | undefined;
 	#before = 0;
 	readonly #started = performance.now();
 
@@ -35,6 +38,7 @@ export class Best implements Keeper {
 		if (!(validation.mse < (this.validation?.mse ?? Infinity))) return;
 		const read = [...this.#model.parameters()].map(async ([name, parameter]) => [name, await parameter.read()] as const);
 		this.#weights = new Map(await Promise.all(read));
+		this.#wholes = wholesOf(this.#model);
 		this.epoch = epoch;
 		this.validation = validation;
 	}
@@ -42,19 +46,21 @@ export class Best implements Keeper {
 	/** Give the model the best weights. */
 	apply(): void {
 		for (const [name, parameter] of this.#model.parameters()) parameter.write(this.#weights.get(name)!);
+		setWholes(this.#model, this.#wholes);
 	}
 
 	save(): Kept {
-		const note: Note = { seconds: this.seconds, epoch: this.epoch, validation: this.validation ?? null };
+		const note: Note = { seconds: this.seconds, epoch: this.epoch, validation: this.validation ?? null, wholes: this.#wholes };
 		return { note, numbers: this.#weights };
 	}
 
 	restore({ note, numbers }: Kept, path: string): void {
-		const { seconds, epoch, validation } = checked(path, note);
+		const { seconds, epoch, validation, wholes } = checked(path, note);
 		for (const [name, { size }] of validation ? this.#model.parameters() : []) {
 			const found = numbers.get(name)?.length ?? 'no';
 			if (found !== size) throw new FormatError(path, `\`k.${name}\` has ${found} numbers, expected ${size}`);
 		}
+		this.#wholes = validation ? checkedWholes(path, this.#model, wholes) : undefined;
 		this.#before = seconds;
 		this.epoch = epoch;
 		this.validation = validation ?? undefined;

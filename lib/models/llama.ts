@@ -6,9 +6,12 @@ import { twoFloats } from '../ops/rope.js';
 import { persist, type Resource, Tensor } from '../tensor.js';
 import { openTokenizer } from '../text/open_tokenizer.js';
 import type { Tokenizer } from '../text/tokenizer.js';
+import { checkDtype, type WeightDtype } from './llama_convert.js';
 import { hashOf } from './llama_hash.js';
 import { Activations, logitsOf, type Pass, runLayers } from './llama_pass.js';
 import { type LlamaWeights, mapWeights, tensorsOf } from './llama_weights.js';
+import { type PerformerizeOptions, performerize } from './performerize.js';
+import type { PerformerDecoder } from './performerize_decoder.js';
 import { Session } from './session.js';
 import type { SessionOptions } from './session_options.js';
 
@@ -18,6 +21,11 @@ const MANY_ROWS = 4096;
 export interface LlamaOptions {
 	/** @default 'cpu' */
 	readonly device?: DeviceName;
+	/**
+	 * Convert the matrices to this type while they are loaded, one at a time, instead of using them as they are in the file. Where q8_0 is
+	 * asked for, those whose rows are no multiple of 32 numbers become f16. The results take memory, which the file's own pages do not.
+	 */
+	readonly dtype?: WeightDtype;
 	/** Read every weight once and refuse numbers that are not finite. @default true */
 	readonly verify?: boolean;
 	/** Where the tokenizer is. @default beside the weights, or in them */
@@ -29,7 +37,7 @@ export interface LlamaOptions {
  * A pretrained decoder of the LLaMA family (LLaMA, Mistral, Qwen2 and what shares their shape: Yi, TinyLlama, SmolLM), as a recurrent
  * network: a session holds at most as many states a layer as its policy allows, however long it runs.
  *
- * Weights stay in their file, mapped into memory, and are used in the precision that they have.
+ * Weights stay in their file, mapped into memory, and are used in the precision that they have, unless a `dtype` is asked for.
  * @example
  * using model = await Llama.load('SmolLM-135M');
  * using session = model.session({ cache: tova(512) });
@@ -44,19 +52,21 @@ export class Llama implements Resource {
 	readonly device: DeviceName;
 	readonly #files: PretrainedFiles;
 	readonly #weights: LlamaWeights;
+	readonly #dtype: WeightDtype | undefined;
 	readonly #frequencies: Tensor;
 	#activations: Activations | undefined;
 	#turn: Promise<void> = Promise.resolve();
 	#hash: string | undefined;
 	#disposed = false;
 
-	private constructor(files: PretrainedFiles, weights: LlamaWeights, tokenizer: Tokenizer, device: DeviceName) {
+	private constructor(files: PretrainedFiles, weights: LlamaWeights, tokenizer: Tokenizer, { device = 'cpu', dtype }: LlamaOptions) {
 		this.path = files.path;
 		this.config = files.config;
 		this.tokenizer = tokenizer;
 		this.device = device;
 		this.#files = files;
 		this.#weights = weights;
+		this.#dtype = dtype;
 		const { frequencies } = files.config.rope;
 		this.#frequencies = persist(Tensor.empty([frequencies.length, 2], device, 'f32', twoFloats(frequencies)));
 	}
@@ -64,18 +74,20 @@ export class Llama implements Resource {
 	/**
 	 * @param path a Hugging Face folder (config.json, safetensors in one file or in shards, tokenizer.json), a .gguf file, or a .bin of llama2.c
 	 * @throws FormatError a file that is not what it should be, with the byte where there is one
+	 * @throws ArgumentError a dtype of another name
 	 */
 	static async load(path: string, options: LlamaOptions = {}): Promise<Llama> {
-		const { device = 'cpu', verify = true, signal } = options;
+		const { device = 'cpu', verify = true, dtype, signal } = options;
+		checkDtype(dtype);
 		const files = await openPretrained(path, { signal });
 		const { vocabulary } = files.config;
 		const metadata = options.tokenizer === undefined ? (files.metadata ?? undefined) : undefined;
 		const tokenizer = await openTokenizer(options.tokenizer ?? path, { vocabulary, metadata });
-		const weights = await mapWeights(files, { device, verify, signal });
-		return new Llama(files, weights, tokenizer, device);
+		const weights = await mapWeights(files, { device, verify, dtype, signal });
+		return new Llama(files, weights, tokenizer, options);
 	}
 
-	/** Bytes of the weights, most of them the file's own pages. */
+	/** Bytes of the weights, most of them the file's own pages where they are not converted. */
 	get bytes(): number {
 		let n = 0;
 		for (const tensor of tensorsOf(this.#weights)) n += tensor.bytes;
@@ -90,6 +102,16 @@ export class Llama implements Resource {
 	session(options: SessionOptions): Session {
 		this.#check();
 		return new Session(this, options);
+	}
+
+	/**
+	 * The same weights with FAVOR+ in place of softmax attention, as a model to be trained: with features of softmax it is near to this one from
+	 * the start, and a little of `fit` brings back what that costs.
+	 * @see Choromanski et al. 2021, "Rethinking attention with Performers", section 4.2
+	 */
+	async performerize(options: PerformerizeOptions = {}): Promise<PerformerDecoder> {
+		this.#check();
+		return performerize(this.#weights, this.config, this.device, options);
 	}
 
 	/**
@@ -129,7 +151,7 @@ export class Llama implements Resource {
 
 	/** What tells this model from others (llama_hash.ts). */
 	async hash(): Promise<string> {
-		return (this.#hash ??= await hashOf(this.#files));
+		return (this.#hash ??= await hashOf(this.#files, this.#dtype));
 	}
 
 	/** Free the weights. Sessions that still run fail at their next call. */

@@ -6,6 +6,7 @@ import { readBytes } from '../io/bytes.js';
 import { blocks, type PretrainedFiles, type StoredWeight } from '../io/pretrained.js';
 import { storedKinds } from '../ops/stored.js';
 import { persist, Tensor } from '../tensor.js';
+import { converted, typeUsed, type WeightDtype } from './llama_convert.js';
 
 /** A linear map as the file has it. */
 export interface Projection {
@@ -37,10 +38,15 @@ export interface MapOptions {
 	readonly device: DeviceName;
 	/** Look at every number once. */
 	readonly verify: boolean;
+	/** What matrices are converted to. @default as they are in the file */
+	readonly dtype?: WeightDtype | undefined;
 	readonly signal?: AbortSignal | undefined;
 }
 
-/** Weights of a model: matrices stay where they are in the file, vectors (norms and biases) are widened to f32. */
+/**
+ * Weights of a model: matrices stay where they are in the file, or are converted one after the other; vectors (norms and biases) are
+ * widened to f32.
+ */
 export async function mapWeights(files: PretrainedFiles, options: MapOptions): Promise<LlamaWeights> {
 	const made = new Map<string, Tensor>();
 	try {
@@ -52,7 +58,7 @@ export async function mapWeights(files: PretrainedFiles, options: MapOptions): P
 				continue;
 			}
 			if (options.verify) await verify(name, weight);
-			made.set(name, persist(weight.shape.length === 1 ? await vector(weight, options.device) : matrix(weight, options.device)));
+			made.set(name, persist(weight.shape.length === 1 ? await vector(weight, options.device) : await matrix(name, weight, options)));
 		}
 	} catch (error) {
 		for (const tensor of made.values()) tensor.dispose();
@@ -98,7 +104,21 @@ export function tensorsOf({ embedding, layers, norm, head }: LlamaWeights): Set<
 	return all;
 }
 
-function matrix({ type, shape, path, offset }: StoredWeight, device: DeviceName): Tensor {
+async function matrix(name: string, weight: StoredWeight, { device, dtype, verify }: MapOptions): Promise<Tensor> {
+	const type = typeUsed(weight, dtype);
+	const stored = mapped(weight, device);
+	if (type === weight.type) return stored;
+	const result = await converted(stored, type, device);
+	const fault = verify ? await firstFault(result) : -1; // the file's own numbers are finite
+	if (fault < 0) return result;
+	result.dispose();
+	const place = indexOf(fault, weight.shape).join(', ');
+	throw new FormatError(weight.path, `\`${name}\`: a number at [${place}] or in its block is too large for ${type}, expected dtype f32`, {
+		offset: placeOf(weight, fault),
+	});
+}
+
+function mapped({ type, shape, path, offset }: StoredWeight, device: DeviceName): Tensor {
 	try {
 		return Tensor.map(shape, device, type, path, offset);
 	} catch (error) {
@@ -124,19 +144,28 @@ async function bytesOf({ path, offset, bytes }: StoredWeight): Promise<Uint8Arra
 
 /** @throws FormatError at the byte of the first number that is not finite */
 async function verify(name: string, weight: StoredWeight): Promise<void> {
-	const { type, shape, path, offset } = weight;
-	const w = matrix(weight, 'cpu');
-	const found = Tensor.empty([1], 'cpu', 'i32');
-	binding.firstFault(w.buffer, found.buffer, storedKinds[type]!, w.size);
-	const [first] = await found.read();
-	w.dispose();
-	found.dispose();
-	if (first! < 0) return;
-	const { numbers, bytes } = blocks[type];
-	const place = `[${indexOf(first!, shape).join(', ')}]`;
-	throw new FormatError(path, `\`${name}\`: the number at ${place} is not finite, expected finite weights`, {
-		offset: offset + Math.floor(first! / numbers) * bytes,
+	const w = mapped(weight, 'cpu');
+	const fault = await firstFault(w).finally(() => w.dispose());
+	if (fault < 0) return;
+	const place = `[${indexOf(fault, weight.shape).join(', ')}]`;
+	throw new FormatError(weight.path, `\`${name}\`: the number at ${place} is not finite, expected finite weights`, {
+		offset: placeOf(weight, fault),
 	});
+}
+
+/** Which number of a weight is the first that is not finite, or of the first block whose scale is not; −1: none. */
+async function firstFault(w: Tensor): Promise<number> {
+	const found = Tensor.empty([1], w.device, 'i32');
+	binding.firstFault(w.buffer, found.buffer, storedKinds[w.dtype]!, w.size);
+	const [first] = await found.read();
+	found.dispose();
+	return first!;
+}
+
+/** The byte at which the block with this number begins. */
+function placeOf({ type, offset }: StoredWeight, n: number): number {
+	const { numbers, bytes } = blocks[type];
+	return offset + Math.floor(n / numbers) * bytes;
 }
 
 function indexOf(n: number, shape: readonly number[]): number[] {

@@ -1,5 +1,5 @@
 import type { DeviceName } from '../device.js';
-import { ArgumentError } from '../errors.js';
+import { ArgumentError, DisposedError } from '../errors.js';
 import { persist, type Resource, Tensor } from '../tensor.js';
 import { drawOmega, type Projection } from './omega.js';
 
@@ -66,6 +66,7 @@ export class FeatureMap implements Resource {
 	readonly device: DeviceName | undefined;
 	#draw = 0;
 	#omega: Tensor | undefined;
+	#disposed = false;
 
 	constructor(options: FavorOptions) {
 		const { kind = 'softmax', dim, features = 256, projection = 'orthogonal', seed = 0 } = options;
@@ -92,6 +93,7 @@ export class FeatureMap implements Resource {
 
 	/** Ω `[M, D]`, drawn when it is first asked for. */
 	get omega(): Tensor {
+		if (this.#disposed) throw new DisposedError('favor: the feature map has been disposed of');
 		this.#omega ??= persist(Tensor.empty([this.features, this.dim], this.device, 'f32', Float32Array.from(this.#rows())));
 		return this.#omega;
 	}
@@ -126,7 +128,7 @@ export class FeatureMap implements Resource {
 	}
 
 	get disposed(): boolean {
-		return this.#omega?.disposed ?? false;
+		return this.#disposed;
 	}
 
 	#rows(): Float64Array {
@@ -139,7 +141,9 @@ export class FeatureMap implements Resource {
 		return Float64Array.from([...drawn, ...drawn.map((x) => sign * x)]);
 	}
 
+	/** Also of a map whose Ω nobody asked for: it is not drawn any more. */
 	dispose(): void {
+		this.#disposed = true;
 		this.#omega?.dispose();
 	}
 

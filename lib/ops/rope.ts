@@ -1,4 +1,4 @@
-import { needsGrad } from '../autograd.js';
+import { record } from '../autograd.js';
 import { binding } from '../binding.js';
 import { dims } from '../dims.js';
 import { ArgumentError } from '../errors.js';
@@ -34,16 +34,21 @@ export function rotations(positions: Tensor, frequencies: Tensor, options: Rotat
 }
 
 /**
- * Turn pairs of each head's numbers by the angles of their positions. No gradient yet.
+ * Turn pairs of each head's numbers by the angles of their positions. Its gradient is the turn back.
  * @param x `[n, H, D]`
- * @param table `[n, D / 2, 2]`: from `rotations`
+ * @param table `[n, D / 2, 2]`: from `rotations`; a constant, no gradient flows into it
  * @param pairs which numbers turn together: neighbours (2i, 2i + 1), or (i, i + D / 2)
  */
 export function rope(x: Tensor, table: Tensor, pairs: 'neighbours' | 'halves'): Tensor {
 	const { n, H, D, half } = dims('rope', { x: [x, 'n H D'], table: [table, 'n half 2'] });
 	if (D !== 2 * half) throw new ArgumentError(`rope: heads of ${D} numbers, expected ${2 * half} as in the table`);
-	if (needsGrad(x)) throw new ArgumentError('rope: a gradient is asked for, expected inference (it has none yet)');
 	const y = Tensor.empty(x.shape, x.device);
-	binding.rope(x.buffer, table.buffer, y.buffer, n, H, D, pairs === 'neighbours');
+	const neighbours = pairs === 'neighbours';
+	binding.rope(x.buffer, table.buffer, y.buffer, n, H, D, neighbours);
+	record([x], [y], ([g]) => {
+		const dx = Tensor.empty(x.shape, x.device);
+		binding.ropeBackward(g!.buffer, table.buffer, dx.buffer, n, H, D, neighbours);
+		return [dx];
+	});
 	return y;
 }

@@ -1,10 +1,10 @@
-import { needsGrad } from '../autograd.js';
+import { record } from '../autograd.js';
 import { binding } from '../binding.js';
 import { ArgumentError, ShapeError } from '../errors.js';
 import { Tensor } from '../tensor.js';
 
 /**
- * The gate of LLaMA's feed-forward part: a · sigmoid(a) · b. No gradient yet.
+ * The gate of LLaMA's feed-forward part: a · sigmoid(a) · b.
  * @param a any shape
  * @param b a's shape
  * @see Shazeer 2020, "GLU variants improve Transformer", equation 6
@@ -14,8 +14,13 @@ export function swiglu(a: Tensor, b: Tensor): Tensor {
 		throw new ShapeError(`swiglu: \`b\` has shape [${b.shape.join(', ')}], expected [${a.shape.join(', ')}] as \`a\``);
 	}
 	if (a.dtype !== 'f32' || b.dtype !== 'f32') throw new ArgumentError(`swiglu: found ${a.dtype} and ${b.dtype}, expected f32`);
-	if (needsGrad(a, b)) throw new ArgumentError('swiglu: a gradient is asked for, expected inference (it has none yet)');
 	const y = Tensor.empty(a.shape, a.device);
 	binding.swiglu(a.buffer, b.buffer, y.buffer, a.size);
+	record([a, b], [y], ([g]) => {
+		const da = Tensor.empty(a.shape, a.device);
+		const db = Tensor.empty(b.shape, a.device);
+		binding.swigluBackward(a.buffer, b.buffer, g!.buffer, da.buffer, db.buffer, a.size);
+		return [da, db];
+	});
 	return y;
 }

@@ -4,7 +4,7 @@ import { SafetensorsFile, writeSafetensors } from '../io/safetensors.js';
 import type { Module } from '../layers/module.js';
 import type { Tensor } from '../tensor.js';
 import type { AdamW } from './adamw.js';
-import { readParameters, stored } from './weights.js';
+import { checkedWholes, readParameters, setWholes, stored, type Wholes, wholesOf } from './weights.js';
 
 export interface Checkpoint {
 	/** A safetensors file: parameters, moments of the optimiser, position. Written atomically. */
@@ -44,6 +44,7 @@ interface Header extends Run {
 	readonly step: number;
 	readonly settings?: Readonly<Record<string, unknown>>;
 	readonly note?: unknown;
+	readonly wholes?: Wholes;
 }
 
 const key = 'oplus.checkpoint';
@@ -57,7 +58,9 @@ export async function saveCheckpoint(checkpoint: Checkpoint, model: Module, opti
 	const kept = keeper?.save();
 	for (const [name, { buffer, byteOffset, byteLength, length }] of kept?.numbers ?? [])
 		all.set(`k.${name}`, { dtype: 'F32', shape: [length], data: new Uint8Array(buffer, byteOffset, byteLength) });
-	const header: Header = { ...run, step: optimizer.steps, ...(settings && { settings }), ...(kept && { note: kept.note }) };
+	const wholes = wholesOf(model);
+	const about = { ...(settings && { settings }), ...(kept && { note: kept.note }), ...(wholes && { wholes }) };
+	const header: Header = { ...run, step: optimizer.steps, ...about };
 	await writeSafetensors(path, all, { [key]: JSON.stringify(header) });
 }
 
@@ -81,7 +84,9 @@ export async function loadCheckpoint(checkpoint: Checkpoint, model: Module, opti
 			`the checkpoint's \`step\` is ${JSON.stringify(step) ?? 'nothing'}, expected an integer in [0, ${run.steps}]`,
 		);
 	if (keeper && note === undefined) throw new FormatError(path, "the checkpoint's `note` is nothing, expected what the caller keeps");
+	const wholes = checkedWholes(path, model, found.wholes);
 	await readParameters(file, model, 'p.');
+	setWholes(model, wholes);
 	await optimizer.restore(step, (name) => file.floats(name));
 	if (keeper) {
 		const names = file.names.filter((name) => name.startsWith('k.'));

@@ -8,9 +8,9 @@ import type { Dataset, Trainable } from './fit.js';
  * @param options.batch examples at a time @default 64
  * @throws `signal.reason`, untouched, when it is aborted
  */
-export async function evaluate(
-	model: Trainable,
-	data: Dataset,
+export async function evaluate<B>(
+	model: Trainable<B>,
+	data: Dataset<B>,
 	options: { readonly batch?: number; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<{ loss: number }> {
 	const { batch = 64, signal } = options;

@@ -12,15 +12,15 @@ export interface Batch {
 	readonly y: Tensor;
 }
 
-/** Examples by number. */
-export interface Dataset {
+/** Examples by number. What a batch of them is, is between the data and the model. */
+export interface Dataset<B = Batch> {
 	readonly length: number;
 	/** @param indices which examples, each in [0, length) */
-	batch(indices: readonly number[]): Batch;
+	batch(indices: readonly number[]): B;
 }
 
 /** A model that says how wrong it is: the mean over the examples of a batch, a scalar on the tape. */
-export type Trainable = Module & { loss(batch: Batch): Tensor };
+export type Trainable<B = Batch> = Module & { loss(batch: B): Tensor };
 
 export interface FitOptions {
 	readonly epochs: number;
@@ -69,7 +69,7 @@ function shuffled(length: number, seed: number, epoch: number): Uint32Array {
 	return new Random(seed * 65_537 + epoch).shuffle(order);
 }
 
-function checked(data: Dataset, options: FitOptions) {
+function checked(data: Dataset<unknown>, options: FitOptions) {
 	const whole = { length: data.length, epochs: options.epochs, batch: options.batch, every: options.every ?? 10 };
 	for (const [name, value] of Object.entries(whole)) {
 		if (!Number.isInteger(value) || value < 1) throw new ArgumentError(`fit: ${name} is ${value}, expected an integer from 1`);
@@ -88,7 +88,7 @@ function checked(data: Dataset, options: FitOptions) {
  * @example for await (const { epoch, loss } of fit(model, data, { epochs: 10, batch: 32, rate: 1e-3 })) console.log(epoch, loss);
  * @throws `signal.reason`, untouched, when it is aborted; an error when the loss is no longer finite
  */
-export async function* fit(model: Trainable, data: Dataset, options: FitOptions): AsyncGenerator<Progress, void> {
+export async function* fit<B>(model: Trainable<B>, data: Dataset<B>, options: FitOptions): AsyncGenerator<Progress, void> {
 	const { every, seed, steps } = checked(data, options);
 	const { epochs, batch, rate, signal, checkpoint } = options;
 	signal?.throwIfAborted();
@@ -148,7 +148,7 @@ export async function* fit(model: Trainable, data: Dataset, options: FitOptions)
 /** The loss of a queued step, when it is there. Never rejects: an error waits until it is asked for. */
 type Running = Promise<[PromiseSettledResult<Float32Array>]>;
 
-function takeStep(model: Trainable, optimizer: AdamW, data: Dataset, indices: Uint32Array, rate: number): Running {
+function takeStep<B>(model: Trainable<B>, optimizer: AdamW, data: Dataset<B>, indices: Uint32Array, rate: number): Running {
 	return scope(() => {
 		const loss = model.loss(data.batch([...indices]));
 		loss.backward();

@@ -5,7 +5,7 @@ import { ArgumentError, FormatError } from '../errors.js';
 import { writeAtomic } from '../io/files.js';
 import { SafetensorsFile, writeSafetensors } from '../io/safetensors.js';
 import type { Module } from '../layers/module.js';
-import { readParameters, stored } from './weights.js';
+import { checkedWholes, readParameters, setWholes, stored, wholesOf } from './weights.js';
 
 /** A model that can be built again from what it was built from. */
 export type Saveable = Module & {
@@ -31,7 +31,9 @@ export function registerModel(kind: string, build: Build): void {
  */
 export async function saveModel(model: Saveable, dir: string): Promise<void> {
 	const config = JSON.stringify({ kind: model.kind, ...model.config }, null, '\t');
-	await writeSafetensors(path.join(dir, 'model.safetensors'), await stored(model.parameters()), { format: 'pt', 'oplus.config': config });
+	const wholes = wholesOf(model);
+	const metadata = { format: 'pt', 'oplus.config': config, ...(wholes && { 'oplus.wholes': JSON.stringify(wholes) }) };
+	await writeSafetensors(path.join(dir, 'model.safetensors'), await stored(model.parameters()), metadata);
 	await writeAtomic(path.join(dir, 'config.json'), `${config}\n`);
 }
 
@@ -49,6 +51,8 @@ export async function loadModel(dir: string, options: { readonly device?: Device
 	const model = built(place, () => build(config as never, options));
 	try {
 		await readParameters(file, model);
+		const wholes = file.metadata['oplus.wholes'];
+		if (wholes !== undefined) setWholes(model, checkedWholes(file.path, model, parsed(file.path, wholes, '`oplus.wholes`')));
 		return model;
 	} catch (error) {
 		model.dispose();
@@ -56,14 +60,14 @@ export async function loadModel(dir: string, options: { readonly device?: Device
 	}
 }
 
-function parsed(place: string, text: string): Record<string, unknown> {
+function parsed(place: string, text: string, what = 'the config'): Record<string, unknown> {
 	try {
 		const value: unknown = JSON.parse(text);
 		if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
 	} catch (cause) {
-		throw new FormatError(place, `the config is no JSON: ${(cause as Error).message}`, { cause });
+		throw new FormatError(place, `${what} is no JSON: ${(cause as Error).message}`, { cause });
 	}
-	throw new FormatError(place, 'the config is no JSON object');
+	throw new FormatError(place, `${what} is no JSON object`);
 }
 
 function built(place: string, build: () => Saveable): Saveable {

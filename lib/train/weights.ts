@@ -29,3 +29,28 @@ export async function readParameters(file: SafetensorsFile, model: Module, prefi
 	}
 	for (const [name, parameter] of parameters) parameter.write(await file.floats(prefix + name));
 }
+
+/** A model's whole numbers, as JSON. */
+export type Wholes = Readonly<Record<string, number>>;
+
+/** Undefined where the model has none. */
+export function wholesOf(model: Module): Wholes | undefined {
+	const all = [...model.wholes()].map(([name, { value }]) => [name, value] as const);
+	return all.length > 0 ? Object.fromEntries(all) : undefined;
+}
+
+/** @throws FormatError unless a file has every whole number of the model, each in its range */
+export function checkedWholes(path: string, model: Module, found: unknown): Wholes {
+	const values = new Map(Object.entries((found ?? {}) as Record<string, unknown>));
+	for (const [name, { below }] of model.wholes()) {
+		const value = values.get(name);
+		if (!Number.isInteger(value) || (value as number) < 0 || (value as number) >= below)
+			throw new FormatError(path, `\`${name}\` is ${JSON.stringify(value) ?? 'nothing'}, expected an integer in [0, ${below})`);
+	}
+	return Object.fromEntries(values) as Wholes;
+}
+
+/** Overwrite a model's whole numbers with checked ones. */
+export function setWholes(model: Module, values: Wholes | undefined): void {
+	for (const [name, whole] of model.wholes()) whole.value = values![name]!;
+}

@@ -32,27 +32,43 @@ OPLUS_INLINE Vec select(VecInt mask, Vec a, Vec b) { return mask ? a : b; }
 OPLUS_INLINE Vec vmax(Vec a, Vec b) { return a > b ? a : b; }
 OPLUS_INLINE Vec vmin(Vec a, Vec b) { return a < b ? a : b; }
 
-// The first n lanes (0 ≤ n ≤ kLanes); the others are `rest`.
+// All bits set in the first n lanes; n below 0 counts as 0.
+OPLUS_INLINE VecInt first_lanes(int64_t n) {
+  VecInt lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < static_cast<int32_t>(n < 0 ? 0 : n < kLanes ? n : kLanes);
+}
+#if defined(__AVX512F__)
+OPLUS_INLINE __mmask16 first_mask(int64_t n) { return static_cast<__mmask16>(n <= 0 ? 0 : n < kLanes ? (1u << n) - 1 : 0xffffu); }
+#endif
+
+// The first n lanes, of whatever n: memory behind them is not touched. The others are `rest`.
 OPLUS_INLINE Vec load_part(const float* p, int64_t n, float rest = 0) {
 #if defined(__AVX512F__)
-  return (Vec)_mm512_mask_loadu_ps((__m512)splat(rest), static_cast<__mmask16>((1u << n) - 1), p);
+  return (Vec)_mm512_mask_loadu_ps((__m512)splat(rest), first_mask(n), p);
+#elif defined(__AVX2__)
+  const VecInt first = first_lanes(n);
+  const Vec v = (Vec)_mm256_maskload_ps(p, (__m256i)first);
+  return __builtin_constant_p(rest) && rest == 0 ? v : select(first, v, splat(rest));
 #else
   float lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = rest;
-  for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
+  for (int64_t i = 0; i < n && i < kLanes; ++i) lanes[i] = p[i];
   return load(lanes);
 #endif
 }
 OPLUS_INLINE void store_part(float* p, Vec v, int64_t n) {
 #if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+  _mm512_mask_storeu_ps(p, first_mask(n), (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, (__m256i)first_lanes(n), (__m256)v);
 #else
   float lanes[kLanes];
   store(lanes, v);
-  for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+  for (int64_t i = 0; i < n && i < kLanes; ++i) p[i] = lanes[i];
 #endif
 }
-// The same where n may be all lanes, which needs no care.
+// The same where all lanes are the rule, which need no mask.
 OPLUS_INLINE Vec load_some(const float* p, int64_t n, float rest = 0) { return n >= kLanes ? load(p) : load_part(p, n, rest); }
 OPLUS_INLINE void store_some(float* p, Vec v, int64_t n) { n >= kLanes ? store(p, v) : store_part(p, v, n); }
 

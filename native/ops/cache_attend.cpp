@@ -6,11 +6,17 @@ namespace oplus::OPLUS_TARGET {
 namespace {
 
 // f16: k and v as the cache will hold them, so that a token sees what those after it will see.
-struct Rounded {
-  Scratch memory;
-  Rounded(const float* from, int64_t count) : memory(count) {
-    for (int64_t i = 0; i < count; ++i) memory.data()[i] = from_half(to_half(from[i]));
+class Rounded {
+ public:
+  Rounded(const float* from, int64_t count) : memory_(count + divide_up(count, 2)) {
+    uint8_t* halves = reinterpret_cast<uint8_t*>(memory_.data() + count);
+    ToF16::narrow(from, count, halves);
+    widen_row<F16>(halves, 0, count, memory_.data());
   }
+  const float* data() const { return memory_.data(); }
+
+ private:
+  Scratch memory_;  // the numbers, and behind them their halves
 };
 
 template <typename T>
@@ -94,8 +100,8 @@ void cache_attend(In<float> q, In<float> k, In<float> v, InOut<uint8_t> keys, In
   const Steps<Half> steps{n,
                           rules,
                           q.data,
-                          new_keys.memory.data(),
-                          new_values.memory.data(),
+                          new_keys.data(),
+                          new_values.data(),
                           table.data,
                           reinterpret_cast<Half*>(keys.data),
                           reinterpret_cast<Half*>(values.data),

@@ -4,6 +4,7 @@
 #include "core/partition.h"
 #include "core/tile.h"
 #include "ops/attend_sizes.h"
+#include "ops/matmul_stream.h"
 #include "ops/stored.h"
 
 namespace oplus::OPLUS_TARGET {
@@ -12,7 +13,7 @@ struct Half {
   uint16_t bits;
 };
 OPLUS_INLINE Vec load(const Half* p) { return F16::at(reinterpret_cast<const uint8_t*>(p), 0); }
-// The first n numbers, n ≤ kLanes, and zeros behind them.
+// The first n numbers, of whatever n, and zeros behind them.
 OPLUS_INLINE Vec load_part(const Half* p, int64_t n) { return part<F16>(reinterpret_cast<const uint8_t*>(p), 0, n); }
 
 // Lane j: q · k_j, for kLanes keys `stride` apart.
@@ -130,37 +131,14 @@ static inline void score_rows(const float* query, int64_t R, const T* k, int64_t
   if (r < R) score_queries<1>(query + r * D, k, count, D, factor, to + r * columns, columns);
 }
 
-// Numbers [d, d + n) of Σ_j p[q · columns + j] · v_j, for kQueries queries: all sums stay in registers; n ≤ kVectors · kLanes.
-template <int kQueries, int kVectors, typename T>
-OPLUS_INLINE void sum_block(const float* p, int64_t columns, const T* v, int64_t count, int64_t D, int64_t n, float* to,
-                            int64_t stride) {
-  const auto read = [n](const T* row, int i) __attribute__((always_inline)) {
-    return n >= (i + 1) * kLanes ? load(row + i * kLanes) : load_part(row + i * kLanes, n - i * kLanes);
-  };
-  Vec sums[kQueries][kVectors];
-#pragma GCC unroll 4
-  for (int q = 0; q < kQueries; ++q)
-#pragma GCC unroll 8
-    for (int i = 0; i < kVectors; ++i) sums[q][i] = Vec{};
-  for (int64_t j = 0; j < count; ++j, v += D) {
-    Vec row[kVectors];
-#pragma GCC unroll 8
-    for (int i = 0; i < kVectors; ++i) row[i] = read(v, i);
-#pragma GCC unroll 4
-    for (int q = 0; q < kQueries; ++q)
-#pragma GCC unroll 8
-      for (int i = 0; i < kVectors; ++i) sums[q][i] += p[q * columns + j] * row[i];
-  }
-  for (int q = 0; q < kQueries; ++q)
-    for (int i = 0; i < kVectors; ++i) store_some(to + q * stride + i * kLanes, sums[q][i], at_most(kLanes, n - i * kLanes));
-}
-
 template <int kQueries, typename T>
 OPLUS_INLINE void sum_queries(const float* p, int64_t columns, const T* v, int64_t count, int64_t D, float* to, int64_t stride) {
   int64_t d = 0;
-  for (; D - d > 3 * kLanes; d += 4 * kLanes)
-    sum_block<kQueries, 4>(p, columns, v + d, count, D, at_most(D - d, 4 * kLanes), to + d, stride);
-  for (; d < D; d += kLanes) sum_block<kQueries, 1>(p, columns, v + d, count, D, at_most(D - d, kLanes), to + d, stride);
+  for (; d + 4 * kLanes <= D; d += 4 * kLanes)
+    stream_tile<kQueries, 4, true>(count, p, columns, v + d, D, false, to + d, stride, 4 * kLanes);
+  if (D - d > 3 * kLanes) return stream_tile<kQueries, 4, false>(count, p, columns, v + d, D, false, to + d, stride, D - d);
+  for (; d + kLanes <= D; d += kLanes) stream_tile<kQueries, 1, true>(count, p, columns, v + d, D, false, to + d, stride, kLanes);
+  if (d < D) stream_tile<kQueries, 1, false>(count, p, columns, v + d, D, false, to + d, stride, D - d);
 }
 
 // to[r · stride + d] = Σ_j p[r · columns + j] · v_j[d], for R queries and `count` values.

@@ -5,6 +5,7 @@
 #include "ops/attend_sizes.h"
 #include "ops/cache_attend.h"
 #include "ops/cache_rows.h"
+#include "ops/stored_narrow.h"
 
 namespace oplus::OPLUS_TARGET {
 
@@ -13,8 +14,8 @@ enum CacheKind { kCacheF32, kCacheF16 };
 OPLUS_INLINE float number(float x) { return x; }
 OPLUS_INLINE float number(Half x) { return widen_half(x.bits); }
 
-OPLUS_INLINE void put_number(float* to, float x) { *to = x; }
-OPLUS_INLINE void put_number(Half* to, float x) { to->bits = to_half(x); }
+OPLUS_INLINE void put_row(float* to, const float* from, int64_t n) { ToF32::narrow(from, n, reinterpret_cast<uint8_t*>(to)); }
+OPLUS_INLINE void put_row(Half* to, const float* from, int64_t n) { ToF16::narrow(from, n, reinterpret_cast<uint8_t*>(to)); }
 
 // Letters as in binding.d.ts; P: 1 where all heads of a layer keep the same entries, G where each key-value head has its own.
 struct CacheSizes {

@@ -217,7 +217,7 @@ struct Steps {
     }
     for (int64_t g = n.P == 1 ? 0 : p; g < (n.P == 1 ? n.G : p + 1); ++g) {
       T *to_key = rows(keys, b, g, slot), *to_value = rows(values, b, g, slot);
-      for (int64_t d = 0; d < n.D; ++d) put_number(to_key + d, key[g * n.D + d]), put_number(to_value + d, value[g * n.D + d]);
+      put_row(to_key, key + g * n.D, n.D), put_row(to_value, value + g * n.D, n.D);
     }
     positions[chooser * n.S + slot] = static_cast<int32_t>(position);
     scores[chooser * n.S + slot] = fresh;

@@ -101,7 +101,7 @@ struct Ladder {
     for (int64_t i = 0; i < kWide; ++i) {
       if (i >= tokens) scale[i] = -__builtin_inff();
       else level = level && scale[i] == 0, after = scale[i] > after || scale[i] != scale[i] ? scale[i] : after;
-      running[i] = after;
+      running[i] = after == -__builtin_inff() ? 0 : after;  // before any weight: e^(−∞ − 0) is 0, and e^(−∞ + ∞) is not
     }
     for (int64_t i = 0; i < kWide; ++i) weight[i] = fade(scale[i], after);
   }

@@ -41,21 +41,38 @@ static inline float features_of(const FavorSizes& n, const float* omega, const f
   return powers ? top - 0.5f * norm : 0.5f * norm;
 }
 
-// kVectors vectors of every row of S: faded, a key's part added, and read by a query.
-template <int kVectors>
+// kVectors vectors of every row of S: faded, a key's part added (kMove), and read by a query. kWhole: all of their lanes exist.
+template <bool kMove, int kVectors, bool kWhole>
 OPLUS_INLINE void pass(const float* psi_k, const float* psi_q, float keep, float weight, const float* v, int64_t M,
                        int64_t stride, int64_t lanes, float* S, float* o) {
+  const auto read = [lanes](const float* p, int j) __attribute__((always_inline)) {
+    return kWhole ? load(p + j * kLanes) : load_part(p + j * kLanes, lanes - j * kLanes);
+  };
+  const auto write = [lanes](float* p, int j, Vec x) __attribute__((always_inline)) {
+    kWhole ? store(p + j * kLanes, x) : store_part(p + j * kLanes, x, lanes - j * kLanes);
+  };
   Vec sums[kVectors], value[kVectors];
-  for (int j = 0; j < kVectors; ++j) sums[j] = Vec{}, value[j] = weight * load_some(v + j * kLanes, lanes - j * kLanes);
+#pragma GCC unroll 4
+  for (int j = 0; j < kVectors; ++j) sums[j] = Vec{}, value[j] = weight * read(v, j);
   for (int64_t m = 0; m < M; ++m, S += stride)
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      const int64_t left = lanes - j * kLanes;
-      const Vec s = keep * load_some(S + j * kLanes, left) + psi_k[m] * value[j];
-      store_some(S + j * kLanes, s, left);
+      const Vec s = kMove ? keep * read(S, j) + psi_k[m] * value[j] : read(S, j);
+      if (kMove) write(S, j, s);
       sums[j] += psi_q[m] * s;
     }
-  for (int j = 0; j < kVectors; ++j) store_some(o + j * kLanes, sums[j], lanes - j * kLanes);
+#pragma GCC unroll 4
+  for (int j = 0; j < kVectors; ++j) write(o, j, sums[j]);
+}
+
+// o = Σ_m ψ(q)_m S[m], not yet normalised; with kMove S is moved on by a key before.
+template <bool kMove>
+static inline void pass(const float* psi_k, const float* psi_q, float keep, float weight, const float* v, int64_t M, int64_t E,
+                        float* S, float* o) {
+  int64_t e = 0;
+  for (; e + 4 * kLanes <= E; e += 4 * kLanes) pass<kMove, 4, true>(psi_k, psi_q, keep, weight, v + e, M, E, 0, S + e, o + e);
+  for (; e + kLanes <= E; e += kLanes) pass<kMove, 1, true>(psi_k, psi_q, keep, weight, v + e, M, E, 0, S + e, o + e);
+  if (e < E) pass<kMove, 1, false>(psi_k, psi_q, keep, weight, v + e, M, E, E - e, S + e, o + e);
 }
 
 // Key-value head g of sequence b, from its state (c, z [M], S [M, E]) onwards, in place.
@@ -74,7 +91,7 @@ static inline void few(const FavorSizes& n, const FewProblem& p, int64_t b, int6
     }
     const float scale = features_of(n, p.omega, p.k + (row * n.G + g) * n.D, x, psi_k);
     const float after = scale > *c || scale != scale ? scale : *c;
-    float keep = fade(*c, after), weight = fade(scale, after);
+    const float keep = fade(*c, after), weight = fade(scale, after);
     *c = after;
     for (int64_t m = 0; m < n.M; m += kLanes) {
       const int64_t lanes = n.M - m;
@@ -85,13 +102,11 @@ static inline void few(const FavorSizes& n, const FewProblem& p, int64_t b, int6
       const float sum = dot(psi_q, z, n.M);
       float* o = p.o + (row * n.H + h) * n.E;
       const float* v = p.v + (row * n.G + g) * n.E;
-      int64_t e = 0;
-      for (; e + 4 * kLanes <= n.E; e += 4 * kLanes)
-        pass<4>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, 4 * kLanes, S + e, o + e);
-      for (; e < n.E; e += kLanes) pass<1>(psi_k, psi_q, keep, weight, v + e, n.M, n.E, n.E - e, S + e, o + e);
+      // The key is added once; the other queries of the group find it in S.
+      if (h == g * R) pass<true>(psi_k, psi_q, keep, weight, v, n.M, n.E, S, o);
+      else pass<false>(psi_k, psi_q, keep, weight, v, n.M, n.E, S, o);
       divide_row(o, sum, n.E, o);
       if (p.R) p.R[row * n.H + h] = sum;
-      keep = 1, weight = 0;  // the other queries of the group find the key in S
     }
   }
 }

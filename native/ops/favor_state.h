@@ -39,10 +39,16 @@ struct FavorState {
       for (int64_t m = 0; m < rows; m += kRows)
         for (int s = 0; s < kWide; s += kStrip) {
           float* to = S + (p * rows + m) * kWide + s;
-          Sums sums;
-          take(sums, to, keep);
+          Sums sums;  // of the chunk first: added to the state one by one, small parts of a long stream would be rounded away
+          oplus::OPLUS_TARGET::clear(sums);
           multiply_add<kWide, 1>(psi + m * kWide, values + p * kWide * kWide + s, kWide, sums);
-          put(sums, to);
+#pragma GCC unroll 8
+          for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; ++j) {
+              float* at = to + i * kWide + j * kLanes;
+              store(at, keep * load(at) + sums[i][j]);
+            }
         }
     for (int64_t m = 0; m < rows; m += kLanes) {
       Vec part[kLanes];

@@ -1,30 +1,32 @@
 // IEEE half and bfloat16, one number at a time: rounded to nearest even; NaN stays NaN (made quiet, sign and the payload's upper
-// bits kept).
+// bits kept). In integer arithmetic, so that every device gives the same bits in every case.
 #pragma once
-#include "core/simd.h"
+#include <cstdint>
+
+#include "core/host_device.h"
 
 namespace oplus::OPLUS_TARGET {
 
-OPLUS_INLINE uint32_t bits_of(float x) {
+HOST_DEVICE inline uint32_t bits_of(float x) {
   uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
+  __builtin_memcpy(&bits, &x, sizeof bits);
   return bits;
 }
-OPLUS_INLINE float float_of(uint32_t bits) {
+HOST_DEVICE inline float float_of(uint32_t bits) {
   float x;
-  std::memcpy(&x, &bits, sizeof x);
+  __builtin_memcpy(&x, &bits, sizeof x);
   return x;
 }
 
-OPLUS_INLINE uint16_t to_bfloat(float x) {
+HOST_DEVICE inline uint16_t to_bfloat(float x) {
   const uint32_t bits = bits_of(x);
   const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   const uint32_t quiet = bits >> 16 | 0x40;
   return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
 }
-OPLUS_INLINE float from_bfloat(uint16_t x) { return float_of(static_cast<uint32_t>(x) << 16); }
+HOST_DEVICE inline float from_bfloat(uint16_t x) { return float_of(static_cast<uint32_t>(x) << 16); }
 
-OPLUS_INLINE uint16_t to_half(float x) {
+HOST_DEVICE inline uint16_t to_half(float x) {
   const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
   // Normal: the exponent's bias goes from 127 to 15, and 13 bits of the significand are rounded away; a carry runs into the
   // exponent, which is right, as far as infinity.
@@ -37,7 +39,7 @@ OPLUS_INLINE uint16_t to_half(float x) {
   half = magnitude > 0x7f800000 ? nan : half;
   return static_cast<uint16_t>(sign | half);
 }
-OPLUS_INLINE float from_half(uint16_t x) {
+HOST_DEVICE inline float from_half(uint16_t x) {
   const uint32_t sign = (x & 0x8000u) << 16, magnitude = x & 0x7fffu;
   const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f;
   const uint32_t normal = (magnitude << 13) + (112u << 23);

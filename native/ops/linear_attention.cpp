@@ -104,11 +104,17 @@ void outputs(const FavorSizes& n, const Memory& own, const FavorState& state, co
     }
 }
 
+// The rows of the next chunk, asked for while this one is in work: they lie far apart, which prefetchers do not follow.
+void prefetch_next(const float* from, int64_t stride, int64_t tokens, int64_t width) {
+  if (tokens > 0) prefetch_rows(from + kWide * stride, stride, at_most(tokens, kWide), width);
+}
+
 void queries(const Problem& p, const Memory& own, const FavorState& state, const Ladder* ladder, bool tame, int64_t row,
-             int64_t g, int64_t tokens) {
+             int64_t g, int64_t tokens, int64_t left) {
   const FavorSizes& n = p.n;
   alignas(64) float fades[kWide], sums[kWide], scale[kWide];
   for (int64_t h = g * n.group(); h < (g + 1) * n.group(); ++h) {
+    prefetch_next(p.q + (row * n.H + h) * n.D, n.H * n.D, left - kWide, n.D);
     features(n, p.omega, p.q + (row * n.H + h) * n.D, n.H * n.D, tokens, own.columns, own.psi_q, nullptr, scale);
     normalisers(own.psi_q, state.z, whole_features(n.M), sums);
     for (int t = 0; t < kWide; ++t) {
@@ -144,13 +150,14 @@ void walk(const Problem& p, const Memory& own, FavorState& state, int64_t b, int
       state.write(n, mark + 1, mark + 1 + n.M);
     }
     const int64_t row = b * n.T + t, tokens = at_most(kWide, length - t);
-    features(n, p.omega, p.k + (row * n.G + g) * n.D, n.G * n.D, tokens, own.columns, own.psi_k, nullptr, ladder.scale);
+    const float *k = p.k + (row * n.G + g) * n.D, *v = p.v + (row * n.G + g) * n.E;
+    prefetch_next(k, n.G * n.D, length - t - kWide, n.D), prefetch_next(v, n.G * n.E, length - t - kWide, n.E);
+    features(n, p.omega, k, n.G * n.D, tokens, own.columns, own.psi_k, nullptr, ladder.scale);
     ladder.climb(state.c, tokens);
-    const float* v = p.v + (row * n.G + g) * n.E;
     panels_of(v, n.G * n.E, tokens, kWide, n.E, ladder.weight, own.weighted);
     if (n.causal) {
       panels_of(v, n.G * n.E, tokens, kWide, n.E, nullptr, own.values);
-      queries(p, own, state, &ladder, finite(own.values, wide_panels(n.E) * kWide * kWide), row, g, tokens);
+      queries(p, own, state, &ladder, finite(own.values, wide_panels(n.E) * kWide * kWide), row, g, tokens, length - t);
     }
     state.add(n, fade(ladder.before, ladder.after), own.psi_k, ladder.weight, own.weighted);
     state.c = ladder.after;
@@ -160,7 +167,8 @@ void walk(const Problem& p, const Memory& own, FavorState& state, int64_t b, int
     marks[0] = state.c;
     state.write(n, marks + 1, marks + 1 + n.M);
   }
-  for (int64_t t = 0; t < length; t += kWide) queries(p, own, state, nullptr, true, b * n.T + t, g, at_most(kWide, length - t));
+  for (int64_t t = 0; t < length; t += kWide)
+    queries(p, own, state, nullptr, true, b * n.T + t, g, at_most(kWide, length - t), length - t);
 }
 
 }  // namespace

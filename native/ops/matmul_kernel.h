@@ -2,6 +2,7 @@
 // the sizes alone, never on which tile it falls in: so the number of threads does not change a single bit.
 #pragma once
 #include "matmul_pack.h"
+#include "matmul_stream.h"
 
 namespace oplus::OPLUS_TARGET {
 
@@ -50,13 +51,13 @@ OPLUS_INLINE void tile(int64_t depth, const float* a, const float* b, const floa
     return;
   }
   const int64_t n0 = columns, n1 = columns - kLanes;
-  const Vec s0 = bias ? load_first(bias, n0) : Vec{}, s1 = bias && n1 > 0 ? load_first(bias + kLanes, n1) : Vec{};
+  const Vec s0 = bias ? load_part(bias, n0) : Vec{}, s1 = bias && n1 > 0 ? load_part(bias + kLanes, n1) : Vec{};
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
     float* p = y + i * stride;
     if (i < rows) {
-      store_first(p, (add ? load_first(p, n0) : s0) + sums[i][0], n0);
-      if (n1 > 0) store_first(p + kLanes, (add ? load_first(p + kLanes, n1) : s1) + sums[i][1], n1);
+      store_part(p, (add ? load_part(p, n0) : s0) + sums[i][0], n0);
+      if (n1 > 0) store_part(p + kLanes, (add ? load_part(p + kLanes, n1) : s1) + sums[i][1], n1);
     }
   }
 }
@@ -121,7 +122,7 @@ OPLUS_INLINE void dot_tile(const Dots& d, int64_t i, int64_t j, int64_t j1, int6
   };
   int64_t n = 0;
   for (; n + kLanes <= depth; n += kLanes) step([n](const float* p) __attribute__((always_inline)) { return load(p + n); });
-  if (n < depth) step([n, depth](const float* p) __attribute__((always_inline)) { return load_first(p + n, depth - n); });
+  if (n < depth) step([n, depth](const float* p) __attribute__((always_inline)) { return load_part(p + n, depth - n); });
   alignas(64) float out[(kRows * kColumns + kLanes - 1) / kLanes * kLanes];
   sum_lanes<kRows * kColumns>(sums, out);
 #pragma GCC unroll 4
@@ -164,38 +165,6 @@ static inline void dots(const Dots& d, int64_t j0, int64_t j1) {
 }
 
 // ---- stream: few rows, b across k --------------------------------------------------------------
-
-// y[i, j] = (add ? y : 0) + Σ_k a[i, k] · b[k, j] for kRows rows and `columns` ≤ kVectors · kLanes columns.
-template <int kRows, int kVectors, bool kWhole>
-OPLUS_INLINE void stream_tile(int64_t depth, const float* a, int64_t a_stride, const float* b, int64_t b_stride, bool add,
-                              float* y, int64_t y_stride, int64_t columns) {
-  const auto read = [columns](const float* p, int v) __attribute__((always_inline)) {
-    return kWhole ? load(p + v * kLanes) : load_first(p + v * kLanes, columns - v * kLanes);
-  };
-  Vec sums[kRows][kVectors];
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sums[i][v] = Vec{};
-  for (int64_t k = 0; k < depth; ++k, b += b_stride) {
-    Vec row[kVectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) row[v] = read(b, v);
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sums[i][v] += a[i * a_stride + k] * row[v];
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      float* p = y + i * y_stride;
-      const Vec whole = (add ? read(p, v) : Vec{}) + sums[i][v];
-      if (kWhole) store(p + v * kLanes, whole);
-      else store_first(p + v * kLanes, whole, columns - v * kLanes);
-    }
-}
 
 template <int kRows, int kVectors>
 static inline void stream_rows(int64_t depth, const float* a, int64_t a_stride, const float* b, int64_t b_stride, bool add,

@@ -29,36 +29,6 @@ static inline float* reserve(PanelRoom& room, int64_t count) {
   return room.data;
 }
 
-// ---- parts of vectors ------------------------------------------------------------------------
-
-OPLUS_INLINE VecInt first_lanes(int64_t n) {  // all bits set in the first n lanes
-  VecInt lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  return lane < static_cast<int32_t>(n < 0 ? 0 : n < kLanes ? n : kLanes);
-}
-#if defined(__AVX512F__)
-OPLUS_INLINE __mmask16 first_mask(int64_t n) { return static_cast<__mmask16>(n <= 0 ? 0 : n < kLanes ? (1u << n) - 1 : 0xffffu); }
-#endif
-// The first n floats and zeros after them; memory past them is not touched. n may be below 0 or above kLanes.
-OPLUS_INLINE Vec load_first(const float* p, int64_t n) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_maskz_loadu_ps(first_mask(n), p);
-#elif defined(__AVX2__)
-  return (Vec)_mm256_maskload_ps(p, (__m256i)first_lanes(n));
-#else
-  return load_part(p, n < kLanes ? n : kLanes);
-#endif
-}
-OPLUS_INLINE void store_first(float* p, Vec v, int64_t n) {
-#if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, first_mask(n), (__m512)v);
-#elif defined(__AVX2__)
-  _mm256_maskstore_ps(p, (__m256i)first_lanes(n), (__m256)v);
-#else
-  store_part(p, v, n < kLanes ? n : kLanes);
-#endif
-}
-
 // ---- shuffles --------------------------------------------------------------------------------
 
 // Blocks of kBlock lanes: [a's even blocks and b's even blocks, alternating], and the same of the odd blocks.
@@ -142,11 +112,11 @@ OPLUS_INLINE void pack_along(const float* from, int64_t stride, int64_t rows, in
   for (; k < depth; k += kLanes, from += kLanes) {
     const int64_t left = depth - k < kLanes ? depth - k : kLanes;
 #pragma GCC unroll 16
-    for (int r = 0; r < kLanes; ++r) v[r] = r < kRows && r < rows ? load_first(from + r * stride, left) : Vec{};
+    for (int r = 0; r < kLanes; ++r) v[r] = r < kRows && r < rows ? load_part(from + r * stride, left) : Vec{};
     transpose(v);
 #pragma GCC unroll 16
     for (int j = 0; j < kLanes; ++j)
-      if (j < left) store_first(out + (k + j) * kWidth, v[j], kRows);
+      if (j < left) store_part(out + (k + j) * kWidth, v[j], kRows);
   }
 }
 
@@ -164,7 +134,7 @@ OPLUS_INLINE void pack_across(const float* from, int64_t stride, int64_t rows, i
   for (; k < depth; ++k)
 #pragma GCC unroll 2
     for (int g = 0; g < kWidth; g += kLanes)
-      store_first(out + k * kWidth + g, rows > g ? load_first(from + k * stride + g, rows - g) : Vec{}, kWidth - g);
+      store_part(out + k * kWidth + g, rows > g ? load_part(from + k * stride + g, rows - g) : Vec{}, kWidth - g);
 }
 
 // Panels [first, end) × [k, k + depth) to `out`, one after the other; lines at or past `count` are zeros.

@@ -26,30 +26,46 @@ void rotations(In<int32_t> positions, In<float> frequencies, Out<float> table, i
   });
 }
 
-void rope(In<float> x, In<float> table, Out<float> y, int64_t n, int64_t H, int64_t D, bool neighbours) {
-  if (D % 2) fail(OPLUS_BAD_SHAPE, "heads of %lld numbers, expected an even number", static_cast<long long>(D));
-  expect("x", x, volume(n, H, D));
-  expect("table", table, volume(n, D));
-  expect("y", y, volume(n, H, D));
+// Every pair by its angle (direction 1), or by the opposite one (−1): a turn is a linear map whose transpose is the turn back.
+void turn_pairs(const float* x, const float* table, float* y, int64_t n, int64_t H, int64_t D, bool neighbours, float direction) {
   if (volume(n, H, D) == 0) return;
   const int64_t half = D / 2, step = neighbours ? 2 : 1, other = neighbours ? 1 : half;
   for_rows(n, H * D, [&](int64_t row, int64_t end) {
     for (; row < end; ++row)
       for (int64_t h = 0; h < H; ++h) {
-        const float *from = x.data + (row * H + h) * D, *turn = table.data + row * D;
-        float* to = y.data + (row * H + h) * D;
+        const float *from = x + (row * H + h) * D, *turn = table + row * D;
+        float* to = y + (row * H + h) * D;
         for (int64_t p = 0; p < half; ++p) {
-          const float a = from[p * step], b = from[p * step + other];
-          to[p * step] = a * turn[2 * p] - b * turn[2 * p + 1];
-          to[p * step + other] = a * turn[2 * p + 1] + b * turn[2 * p];
+          const float a = from[p * step], b = from[p * step + other], sine = direction * turn[2 * p + 1];
+          to[p * step] = a * turn[2 * p] - b * sine;
+          to[p * step + other] = a * sine + b * turn[2 * p];
         }
       }
   });
 }
 
+void expect_heads(In<float> table, int64_t n, int64_t D) {
+  if (D % 2) fail(OPLUS_BAD_SHAPE, "heads of %lld numbers, expected an even number", static_cast<long long>(D));
+  expect("table", table, volume(n, D));
+}
+
+void rope(In<float> x, In<float> table, Out<float> y, int64_t n, int64_t H, int64_t D, bool neighbours) {
+  expect_heads(table, n, D);
+  expect("x", x, volume(n, H, D));
+  expect("y", y, volume(n, H, D));
+  turn_pairs(x.data, table.data, y.data, n, H, D, neighbours, 1);
+}
+
+void rope_backward(In<float> g, In<float> table, Out<float> dx, int64_t n, int64_t H, int64_t D, bool neighbours) {
+  expect_heads(table, n, D);
+  expect("g", g, volume(n, H, D));
+  expect("dx", dx, volume(n, H, D));
+  turn_pairs(g.data, table.data, dx.data, n, H, D, neighbours, -1);
+}
+
 }  // namespace
 
-static constexpr oplus_op list[] = {op<rotations>("rotations"), op<rope>("rope")};
+static constexpr oplus_op list[] = {op<rotations>("rotations"), op<rope>("rope"), op<rope_backward>("ropeBackward")};
 extern constinit const Ops rope_ops(list);
 
 }  // namespace oplus::OPLUS_TARGET

@@ -35,12 +35,14 @@ void rotations(Stream stream, In<int32_t> positions, In<float> frequencies, Out<
   run_each(stream, false, volume(n, half), Rotations{positions.data, frequencies.data, table.data, half, magnitude});
 }
 
-// V pairs of one head, which are neighbours.
+// V pairs of one head, which are neighbours, by their angles (direction 1) or by the opposite ones (−1): a turn is a linear map
+// whose transpose is the turn back.
 template <bool kNeighbours>
 struct Turn {
   const float *x, *table;
   float* y;
   int64_t H, half;
+  float direction;
   template <int V>
   __device__ void run(int64_t i) const {
     const int64_t pair = i % half, head = i / half;
@@ -54,8 +56,9 @@ struct Turn {
 #pragma unroll
     for (int j = 0; j < V; ++j) {
       const int u = kNeighbours ? 2 * j : j, v = kNeighbours ? 2 * j + 1 : V + j;
-      out[u] = in[u] * angle[2 * j] - in[v] * angle[2 * j + 1];
-      out[v] = in[u] * angle[2 * j + 1] + in[v] * angle[2 * j];
+      const float sine = direction * angle[2 * j + 1];
+      out[u] = in[u] * angle[2 * j] - in[v] * sine;
+      out[v] = in[u] * sine + in[v] * angle[2 * j];
     }
 #pragma unroll
     for (int j = 0; j < V; ++j) a.x[j] = out[j], b.x[j] = out[V + j];
@@ -63,16 +66,30 @@ struct Turn {
   }
 };
 
-void rope(Stream stream, In<float> x, In<float> table, Out<float> y, int64_t n, int64_t H, int64_t D, bool neighbours) {
-  if (D % 2) fail(OPLUS_BAD_SHAPE, "heads of %lld numbers, expected an even number", static_cast<long long>(D));
-  expect("x", x, volume(n, H, D)), expect("table", table, volume(n, D)), expect("y", y, volume(n, H, D));
+void turn_pairs(Stream stream, const float* x, const float* table, float* y, int64_t n, int64_t H, int64_t D, bool neighbours,
+                float direction) {
   const int64_t half = D / 2, pairs = volume(n, H, half);
-  const bool four = half % 4 == 0 && aligned(x.data, table.data, y.data);
-  if (neighbours) run_each(stream, four, pairs, Turn<true>{x.data, table.data, y.data, H, half});
-  else run_each(stream, four, pairs, Turn<false>{x.data, table.data, y.data, H, half});
+  const bool four = half % 4 == 0 && aligned(x, table, y);
+  if (neighbours) run_each(stream, four, pairs, Turn<true>{x, table, y, H, half, direction});
+  else run_each(stream, four, pairs, Turn<false>{x, table, y, H, half, direction});
 }
 
-constexpr oplus_op list[] = {op<rotations>("rotations"), op<rope>("rope")};
+void expect_heads(In<float> table, int64_t n, int64_t D) {
+  if (D % 2) fail(OPLUS_BAD_SHAPE, "heads of %lld numbers, expected an even number", static_cast<long long>(D));
+  expect("table", table, volume(n, D));
+}
+
+void rope(Stream stream, In<float> x, In<float> table, Out<float> y, int64_t n, int64_t H, int64_t D, bool neighbours) {
+  expect_heads(table, n, D), expect("x", x, volume(n, H, D)), expect("y", y, volume(n, H, D));
+  turn_pairs(stream, x.data, table.data, y.data, n, H, D, neighbours, 1);
+}
+
+void rope_backward(Stream stream, In<float> g, In<float> table, Out<float> dx, int64_t n, int64_t H, int64_t D, bool neighbours) {
+  expect_heads(table, n, D), expect("g", g, volume(n, H, D)), expect("dx", dx, volume(n, H, D));
+  turn_pairs(stream, g.data, table.data, dx.data, n, H, D, neighbours, -1);
+}
+
+constexpr oplus_op list[] = {op<rotations>("rotations"), op<rope>("rope"), op<rope_backward>("ropeBackward")};
 
 }  // namespace
 

@@ -206,10 +206,12 @@ static inline int64_t row_bytes(int64_t C) {
 // Numbers [first, first + n) of a row as floats; first is a multiple of 32.
 template <typename S>
 static inline void widen_row(const uint8_t* row, int64_t first, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; i += kChunk) {
-    if constexpr (S::kPlain) {
-      for (int64_t j = i; j < n && j < i + kChunk; j += kLanes) store_some(to + j, part<S>(row, first + j, n - j), n - j);
-    } else {
+  if constexpr (S::kPlain) {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(to + i, S::at(row, first + i));
+    if (i < n) store_part(to + i, part<S>(row, first + i, n - i), n - i);
+  } else {
+    for (int64_t i = 0; i < n; i += kChunk) {
       Vec w[kChunkVecs];
       S::chunk(row, (first + i) / kChunk, w);
 #pragma GCC unroll 8

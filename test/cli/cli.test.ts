@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { file, hourly, temporary } from '../files.js';
 import { type Finished, oplus } from './run.js';
 
-const commands = ['devices', 'forecast', 'stream', 'generate', 'perplexity', 'analyze', 'demo'];
+const commands = ['devices', 'forecast', 'stream', 'generate', 'perplexity', 'protein', 'analyze', 'demo'];
 /** A model that trains in a second. */
 const small = ['--length', '48', '--horizon', '12', '--dim', '16', '--heads', '2', '--layers', '1', '--epochs', '4'];
 

@@ -3,7 +3,17 @@ import type { WeightType } from '../../lib/io/pretrained.js';
 export { quantize } from './quantize.js';
 
 /** A value of a GGUF's metadata; numbers say their type, because readers are particular about it. */
-export type GgufValue = string | boolean | { u32: number } | { f32: number } | { u64: bigint } | string[] | Int32Array | Float32Array;
+export type GgufValue =
+	| string
+	| boolean
+	| { u16: number }
+	| { u32: number }
+	| { i32: number }
+	| { f32: number }
+	| { u64: bigint }
+	| string[]
+	| Int32Array
+	| Float32Array;
 
 export interface GgufTensorData {
 	/** Or ggml's number of a type that oplus does not know. */
@@ -61,6 +71,8 @@ function valueBytes(value: GgufValue): Buffer {
 	if (value instanceof Int32Array) return Buffer.concat([u32(9), u32(5), u64(value.length), new Uint8Array(value.slice().buffer)]);
 	if (value instanceof Float32Array) return Buffer.concat([u32(9), u32(6), u64(value.length), new Uint8Array(value.slice().buffer)]);
 	if ('u32' in value) return Buffer.concat([u32(4), u32(value.u32)]);
+	if ('u16' in value) return Buffer.concat([u32(2), new Uint8Array(Uint16Array.of(value.u16).buffer)]);
+	if ('i32' in value) return Buffer.concat([u32(5), new Uint8Array(Int32Array.of(value.i32).buffer)]);
 	if ('u64' in value) return Buffer.concat([u32(10), u64(value.u64)]);
 	return Buffer.concat([u32(6), new Uint8Array(Float32Array.of(value.f32).buffer)]);
 }

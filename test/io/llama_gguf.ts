@@ -34,6 +34,16 @@ export function halvesToNeighbours(x: Float32Array, heads: number, headDim: numb
  * @param more further metadata, a tokenizer for one
  */
 export async function llamaGguf(files: PretrainedFiles, type: WeightType, more: Readonly<Record<string, GgufValue>> = {}): Promise<Buffer> {
+	const { metadata, tensors } = await llamaGgufParts(files, type, more);
+	return ggufBytes(metadata, tensors);
+}
+
+/** What such a file is made of. */
+export async function llamaGgufParts(
+	files: PretrainedFiles,
+	type: WeightType,
+	more: Readonly<Record<string, GgufValue>> = {},
+): Promise<{ metadata: Record<string, GgufValue>; tensors: Map<string, GgufTensorData> }> {
 	const { config, weights } = files;
 	const metadata: Record<string, GgufValue> = {
 		'general.architecture': 'llama',
@@ -66,5 +76,5 @@ export async function llamaGguf(files: PretrainedFiles, type: WeightType, more: 
 		const stored = shape.length === 1 ? 'f32' : shape.at(-1)! % blocks[type].numbers === 0 ? type : 'f16';
 		tensors.set(ggufName(name), { type: stored, shape, data: quantize(stored, numbers) });
 	}
-	return ggufBytes(metadata, tensors);
+	return { metadata, tensors };
 }

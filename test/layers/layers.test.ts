@@ -9,6 +9,7 @@ import {
 	memory,
 	noGrad,
 	ops,
+	PerformerAttention,
 	Random,
 	type Recurrent,
 	Stack,
@@ -44,16 +45,25 @@ for (const { name: device } of devices()) {
 		test('parameter counts of the paper', () => {
 			using aaren = new Block({ dim: 512, heads: 8, hidden: 2048, device });
 			using attention = new Block({ dim: 512, heads: 8, hidden: 2048, mixer: 'attention', device });
+			using performer = new Block({ dim: 512, heads: 8, hidden: 2048, mixer: 'performer', device });
 			expect(aaren.parameterCount).toBe(3_152_896);
 			expect(attention.parameterCount).toBe(3_152_384);
+			expect(performer.parameterCount).toBe(3_152_384);
 		});
 
 		const layers: Record<string, () => Recurrent> = {
 			Aaren: () => new Aaren({ dim: 24, heads: 3, seed: 1, device }),
 			CausalAttention: () => new CausalAttention({ dim: 24, heads: 3, seed: 1, device }),
+			'CausalAttention with positions': () => new CausalAttention({ dim: 24, heads: 3, seed: 1, rope: true, device }),
+			PerformerAttention: () => new PerformerAttention({ dim: 24, heads: 3, features: 16, seed: 1, device }),
+			'PerformerAttention with positions, ReLU': () =>
+				new PerformerAttention({ dim: 24, heads: 3, features: 20, featureKind: 'relu', rope: true, seed: 1, device }),
 			'Block, post-norm': () => new Block({ dim: 24, heads: 2, hidden: 40, seed: 2, device }),
 			'Block, pre-norm': () => new Block({ dim: 24, heads: 2, hidden: 40, seed: 2, norm: 'pre', mixer: 'attention', device }),
+			'Block of Performer': () => new Block({ dim: 24, heads: 2, hidden: 40, seed: 2, mixer: 'performer', features: 32, device }),
 			Stack: () => new Stack(3, { dim: 24, heads: 4, seed: 3, device }),
+			'Stack of Performer': () =>
+				new Stack(3, { dim: 24, heads: 4, seed: 3, mixer: 'performer', features: 16, rope: true, norm: 'pre', device }),
 		};
 		for (const [name, make] of Object.entries(layers)) {
 			test(`${name}: all at once, in random pieces and one by one agree`, async () => {
@@ -190,7 +200,7 @@ for (const { name: device } of devices()) {
 			expect(() => layer.forward(tensor(normals(9), [1, 1, 9], { device }))).toThrow(/shape/);
 			expect(() => new Aaren({ dim: 9, heads: 2 })).toThrow('aaren: dim is 9, expected a multiple of heads (2)');
 			expect(() => new Block({ dim: 8, heads: 2, mixer: 'mamba' as 'aaren' })).toThrow(
-				'Block: mixer is mamba, expected aaren or attention',
+				'Block: mixer is mamba, expected one of aaren, performer, attention',
 			);
 			state.dispose();
 			state.dispose();

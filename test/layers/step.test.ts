@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { Aaren, Block, memory, ops, Random, ShapeError, Stack, tensor } from '../../lib/index.js';
+import { Aaren, Block, memory, ops, PerformerAttention, Random, ShapeError, Stack, tensor } from '../../lib/index.js';
 
 const random = new Random(3);
 const C = 12;
@@ -17,6 +17,11 @@ describe('a token alone takes a short cut to the same bits', () => {
 		'Block, pre-norm': () => new Block({ dim: C, heads: 3, hidden: 20, norm: 'pre' }),
 		'Block of causal attention': () => new Block({ dim: C, heads: 3, hidden: 20, mixer: 'attention' }),
 		Stack: () => new Stack(3, { dim: C, heads: 3, hidden: 20 }),
+		Performer: () => new PerformerAttention({ dim: C, heads: 3, features: 10 }),
+		'Performer with positions': () => new PerformerAttention({ dim: C, heads: 3, features: 10, featureKind: 'elu', rope: true }),
+		'Block of Performer, pre-norm': () =>
+			new Block({ dim: C, heads: 3, hidden: 20, norm: 'pre', mixer: 'performer', features: 10, rope: true }),
+		'Stack of Performer': () => new Stack(2, { dim: C, heads: 3, hidden: 20, mixer: 'performer', features: 18 }),
 	};
 
 	test.each(Object.entries(kinds))('%s', async (name, make) => {
@@ -72,12 +77,14 @@ describe('a token alone takes a short cut to the same bits', () => {
 	});
 
 	test('its memory goes with the layer', () => {
-		const { bytes, buffers } = memory();
-		const model = new Block({ dim: C, heads: 3, hidden: 20 });
-		const state = model.initialState();
-		const x = token(1);
-		for (let t = 0; t < 3; t++) model.forward(x, state).dispose();
-		for (const each of [x, state, model]) each.dispose();
-		expect(memory()).toMatchObject({ bytes, buffers });
+		for (const more of [{}, { mixer: 'performer', features: 8, rope: true } as const]) {
+			const { bytes, buffers } = memory();
+			const model = new Block({ dim: C, heads: 3, hidden: 20, ...more });
+			const state = model.initialState();
+			const x = token(1);
+			for (let t = 0; t < 3; t++) model.forward(x, state).dispose();
+			for (const each of [x, state, model]) each.dispose();
+			expect(memory()).toMatchObject({ bytes, buffers });
+		}
 	});
 });

@@ -1,11 +1,13 @@
 import fs from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
+import { noGrad } from '../../lib/autograd.js';
 import { FormatError } from '../../lib/errors.js';
 import { readTable, type Table } from '../../lib/io/csv.js';
 import { Best } from '../../lib/models/best.js';
 import { Forecaster } from '../../lib/models/forecaster.js';
 import { type ForecastingOptions, type Trained, trainForecaster } from '../../lib/models/forecasting.js';
+import { tensor } from '../../lib/tensor.js';
 import { altered, file, hourly, temporary } from '../files.js';
 
 const sizes = { horizon: 12, dim: 16, heads: 2, layers: 1 };
@@ -35,6 +37,35 @@ test('an epoch whose error is no number is never the best, not even the first, n
 		expect(best.epoch).toBe(expected);
 	}
 	expect(best.validation).toEqual(scored(1));
+});
+
+test('the best weights come back with the draw that they were judged by', async () => {
+	const config = { ...sizes, lags: 5, calendar: [], columns: ['a'], scale: { mean: [0], std: [1] }, context: 48 };
+	using model = new Forecaster({ ...config, mixer: 'performer' });
+	const x = tensor(
+		Float32Array.from({ length: 20 }, (_, i) => Math.sin(i)),
+		[1, 20, 1],
+	);
+	const predicted = () => noGrad(() => model.forward(x)).read();
+	const best = new Best(model);
+	for (let step = 0; step < 1001; step++) model.setTraining(true, step);
+	model.setTraining(false);
+	const judged = await predicted();
+	await best.offer(1, { mse: 1, mae: 1, repeatMse: 1, windows: 1 });
+	const { note, numbers } = best.save();
+	for (let step = 0; step < 1000; step++) model.setTraining(true, step);
+	model.setTraining(false);
+	expect(await predicted()).not.toEqual(judged); // Ω was drawn anew
+	best.apply();
+	expect(await predicted()).toEqual(judged);
+
+	using other = new Forecaster({ ...config, mixer: 'performer' }, { seed: 4 });
+	const restored = new Best(other);
+	restored.restore({ note: JSON.parse(JSON.stringify(note)), numbers }, 'check.safetensors');
+	restored.apply();
+	expect(await noGrad(() => other.forward(x)).read()).toEqual(judged);
+	const without = { ...(note as object), wholes: {} };
+	expect(() => restored.restore({ note: without, numbers }, 'check.safetensors')).toThrow('`stack.0.mixer.seed` is nothing');
 });
 
 describe('a checkpoint', () => {

@@ -1,5 +1,18 @@
 import { rmsNorm } from '../../lib/ops/rms_norm.js';
-import { type Subject, uniform } from '../harness.js';
+import { type Floats, type Precision, type Sizes, type Subject, uniform } from '../harness.js';
+
+/** 1 / √(mean x² + ε) of every row. */
+function factors({ N, C }: Sizes, x: Floats, precision: Precision): Floats {
+	const factor = precision.zeros(N!);
+	const epsilon = Math.fround(1e-5);
+	for (let n = 0; n < N!; n++) {
+		for (let c = 0; c < C!; c++) factor[n] = factor[n]! + x[n * C! + c]! ** 2;
+		factor[n] = factor[n]! / C!;
+		factor[n] = factor[n]! + epsilon;
+		factor[n] = 1 / Math.sqrt(factor[n]!);
+	}
+	return factor;
+}
 
 /** `size`: x is about so large; 0: it is 0, and epsilon alone is left. */
 export const subject: Subject = {
@@ -20,23 +33,42 @@ export const subject: Subject = {
 	],
 	inputs: ({ N, C, size = 2 }, random) => ({ x: uniform([N!, C!], random, size), gamma: uniform([C!], random, 1, 1) }),
 	run: ({ x, gamma }) => ({ y: rmsNorm(x!, gamma!) }),
-	reference({ N, C }, { x, gamma }, precision) {
+	reference(sizes, { x, gamma }, precision) {
+		const { N, C } = sizes;
 		const y = precision.zeros(N! * C!);
-		const factor = precision.zeros(1);
-		const epsilon = Math.fround(1e-5);
-		for (let n = 0; n < N!; n++) {
-			factor[0] = 0;
-			for (let c = 0; c < C!; c++) factor[0] = factor[0]! + x![n * C! + c]! ** 2;
-			factor[0] = factor[0]! / C!;
-			factor[0] = factor[0]! + epsilon;
-			factor[0] = 1 / Math.sqrt(factor[0]!);
-			for (let c = 0; c < C!; c++) {
-				const at = n * C! + c;
-				y[at] = x![at]! * factor[0]!;
-				y[at] = y[at]! * gamma![c]!;
-			}
+		const factor = factors(sizes, x!, precision);
+		for (let i = 0; i < y.length; i++) {
+			y[i] = x![i]! * factor[Math.floor(i / C!)]!;
+			y[i] = y[i]! * gamma![i % C!]!;
 		}
 		return { y };
+	},
+	gradient(sizes, { x, gamma }, { y: g }, precision) {
+		const { N, C } = sizes;
+		const factor = factors(sizes, x!, precision);
+		const hat = precision.zeros(C!);
+		const a = precision.zeros(C!);
+		const along = precision.zeros(1);
+		const dx = precision.zeros(N! * C!);
+		const dgamma = precision.zeros(C!);
+		for (let n = 0; n < N!; n++) {
+			along[0] = 0;
+			for (let c = 0; c < C!; c++) {
+				const at = n * C! + c;
+				hat[c] = x![at]! * factor[n]!;
+				a[c] = g![at]! * gamma![c]!;
+				along[0] = along[0]! + a[c]! * hat[c]!;
+				dgamma[c] = dgamma[c]! + g![at]! * hat[c]!;
+			}
+			along[0] = along[0]! / C!;
+			for (let c = 0; c < C!; c++) {
+				const at = n * C! + c;
+				dx[at] = hat[c]! * along[0]!;
+				dx[at] = a[c]! - dx[at]!;
+				dx[at] = dx[at]! * factor[n]!;
+			}
+		}
+		return { x: dx, gamma: dgamma };
 	},
 	bytes: ({ N, C }) => 4 * (2 * N! * C! + C!),
 	operations: ({ N, C }) => 4 * N! * C!,

@@ -54,7 +54,7 @@ const turn: Subject = {
 			const angle = (100 + Math.floor(i / D!)) * 10_000 ** ((-2 * ((i % D!) >> 1)) / D!);
 			return i % 2 === 0 ? Math.cos(angle) : Math.sin(angle);
 		});
-		return { x: uniform([n!, H!, D!], random), table: { shape: [n!, D! / 2, 2], data: table } };
+		return { x: uniform([n!, H!, D!], random), table: { shape: [n!, D! / 2, 2], data: table, differentiable: false } };
 	},
 	run: ({ x, table }, { neighbours }) => ({ y: rope(x!, table!, neighbours ? 'neighbours' : 'halves') }),
 	reference({ n, H, D, neighbours }, { x, table }, precision) {
@@ -73,6 +73,23 @@ const turn: Subject = {
 			}
 		}
 		return { y };
+	},
+	gradient({ n, H, D, neighbours }, { table }, { y: g }, precision) {
+		const dx = precision.zeros(n! * H! * D!);
+		const product = precision.zeros(2);
+		for (let head = 0; head < n! * H!; head++) {
+			for (let p = 0; p < D! / 2; p++) {
+				const [i, j] = neighbours ? [2 * p, 2 * p + 1] : [p, p + D! / 2];
+				const [a, b] = [g![head * D! + i]!, g![head * D! + j]!];
+				const at = Math.floor(head / H!) * D! + 2 * p;
+				const [cos, sin] = [table![at]!, table![at + 1]!];
+				product.set([a * cos, b * sin]);
+				dx[head * D! + i] = product[0]! + product[1]!;
+				product.set([b * cos, a * sin]);
+				dx[head * D! + j] = product[0]! - product[1]!;
+			}
+		}
+		return { x: dx };
 	},
 	bytes: ({ n, H, D }) => 4 * (2 * n! * H! * D! + n! * D!),
 	operations: ({ n, H, D }) => 3 * n! * H! * D!,

@@ -24,6 +24,23 @@ export const subject: Subject = {
 		}
 		return { y };
 	},
+	gradient({ n }, { a, b }, { y: g }, precision) {
+		const da = precision.zeros(n!);
+		const db = precision.zeros(n!);
+		const of = precision.zeros(3);
+		for (let i = 0; i < n!; i++) {
+			const power = Math.exp(-Math.abs(a![i]!));
+			of.set(a![i]! < 0 ? [power / (1 + power), 1 / (1 + power)] : [1 / (1 + power), power / (1 + power)]);
+			db[i] = a![i]! * of[0]!;
+			db[i] = g![i]! * db[i]!;
+			of[2] = a![i]! * of[1]!;
+			of[2] = 1 + of[2]!;
+			of[2] = of[0]! * of[2]!;
+			da[i] = g![i]! * b![i]!;
+			da[i] = da[i]! * of[2]!;
+		}
+		return { a: da, b: db };
+	},
 	bytes: ({ n }) => 12 * n!,
 	operations: ({ n }) => 5 * n!,
 	benchmarks: [{ n: 5632 }, { n: 1 << 22 }],

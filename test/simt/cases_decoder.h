@@ -23,6 +23,28 @@ inline void rms_norm_case(int64_t N, int64_t C) {
   compare(name, y, reference(0.0), reference(0.0f));
   call(name, "rmsNorm", {tx, tg, tx, double(N), double(C), 1e-3});
   compare(name + " in place", tx, reference(0.0), reference(0.0f));
+
+  const Floats g = random.normals(N * C);
+  const auto gradient = [&](auto zero, bool of_gamma) {
+    using T = decltype(zero);
+    std::vector<T> dx, dgamma(static_cast<size_t>(C));
+    for (int64_t n = 0; n < N; ++n) {
+      const float *row = &x[size_t(n * C)], *up = &g[size_t(n * C)];
+      T squares = 0, along = 0;
+      for (int64_t c = 0; c < C; ++c) squares += T(row[c]) * T(row[c]);
+      const T scale = 1 / std::sqrt(squares / T(C) + T(1e-3f));
+      for (int64_t c = 0; c < C; ++c) {
+        along += T(up[c]) * T(gamma[size_t(c)]) * (T(row[c]) * scale);
+        dgamma[size_t(c)] += T(up[c]) * (T(row[c]) * scale);
+      }
+      for (int64_t c = 0; c < C; ++c) dx.push_back(scale * (T(up[c]) * T(gamma[size_t(c)]) - T(row[c]) * scale * (along / T(C))));
+    }
+    return of_gamma ? dgamma : dx;
+  };
+  const Tensor again(x), tup(g), dx(x.size()), dgamma(gamma.size());
+  call(name, "rmsNormBackward", {tup, again, tg, dx, dgamma, double(N), double(C), 1e-3});
+  compare(name + " dx", dx, gradient(0.0, false), gradient(0.0f, false));
+  compare(name + " dgamma", dgamma, gradient(0.0, true), gradient(0.0f, true));
 }
 
 inline void swiglu_case(int64_t n) {
@@ -45,6 +67,21 @@ inline void swiglu_case(int64_t n) {
   const Tensor again(a);
   call(name, "swiglu", {again, tb, tb, double(n)});
   compare(name + " over b", tb, reference(0.0), reference(0.0f));
+
+  const Floats g = random.normals(n);
+  const auto gradient = [&](auto zero, bool of_b) {
+    using T = decltype(zero);
+    std::vector<T> out;
+    for (size_t i = 0; i < a.size(); ++i) {
+      const T open = 1 / (1 + std::exp(-T(a[i]))), shut = 1 / (1 + std::exp(T(a[i])));
+      out.push_back(T(g[i]) * (of_b ? T(a[i]) * open : T(b[i]) * (open * (1 + T(a[i]) * shut))));
+    }
+    return out;
+  };
+  const Tensor gate(a), other(b), tg(g), da(a.size()), db(a.size());
+  call(name, "swigluBackward", {gate, other, tg, da, db, double(n)});
+  compare(name + " da", da, gradient(0.0, false), gradient(0.0f, false));
+  compare(name + " db", db, gradient(0.0, true), gradient(0.0f, true));
 }
 
 inline void rope_case(int64_t n, int64_t H, int64_t D, bool neighbours) {
@@ -92,6 +129,23 @@ inline void rope_case(int64_t n, int64_t H, int64_t D, bool neighbours) {
   compare(name, y, reference(0.0), reference(0.0f));
   call(name, "rope", {tx, turn, tx, double(n), double(H), double(D), neighbours});
   compare(name + " in place", tx, reference(0.0), reference(0.0f));
+
+  const Floats g = random.normals(n * H * D);
+  const auto gradient = [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<T> dx(g.size());
+    for (int64_t row = 0; row < n * H; ++row)
+      for (int64_t p = 0; p < half; ++p) {
+        const size_t a = size_t(row * D + (neighbours ? 2 * p : p)), b = size_t(row * D + (neighbours ? 2 * p + 1 : p + half));
+        const T cosine = rounded[size_t(row / H * D + 2 * p)], sine = rounded[size_t(row / H * D + 2 * p + 1)];
+        dx[a] = T(g[a]) * cosine + T(g[b]) * sine;
+        dx[b] = T(g[b]) * cosine - T(g[a]) * sine;
+      }
+    return dx;
+  };
+  const Tensor tg(g);
+  call(name, "ropeBackward", {tg, turn, tg, double(n), double(H), double(D), neighbours});
+  compare(name + " backward", tg, gradient(0.0), gradient(0.0f));
 }
 
 struct ReceivedCase {
@@ -147,7 +201,8 @@ inline void received_case(const ReceivedCase& c) {
   compare(name, received, reference(0.0), reference(0.0f));
 }
 
-// Targets of rows: the last class, then any, and in the last two rows none that there is. barred: every third class cannot be.
+// Targets of rows: the last class, then any; the last but one takes no part, and that of the last is no class. barred: every
+// third class cannot be.
 inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barred = false, bool shifted = false) {
   const std::string name = label("crossEntropy", {N, V}) + (barred ? " barred" : "") + (shifted ? " shifted" : "");
   if (!wanted(name)) return;
@@ -156,6 +211,7 @@ inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barr
   Floats x = random.normals(skip + N * V, spread);
   std::vector<int32_t> targets;
   for (int64_t n = 0; n < N; ++n) targets.push_back(n == 0 ? int32_t(V - 1) : random.below(int(V)));
+  const Floats g = random.normals(N);
   if (N > 2) targets[size_t(N - 2)] = -1, targets[size_t(N - 1)] = int32_t(V);
   for (int64_t n = 0; n < N; ++n)
     for (int64_t v = n % 3; barred && v < V; v += 3)
@@ -174,7 +230,7 @@ inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barr
       for (int64_t v = 0; v < V; ++v) top = std::fmax(top, T(row[v]));
       for (int64_t v = 0; v < V; ++v) sum += std::exp(T(row[v]) - top);
       const int32_t target = targets[size_t(n)];
-      losses.push_back(target < 0 || target >= V ? T(NAN) : std::log(sum) + (top - T(row[target])));
+      losses.push_back(target == -1 ? T(0) : target >= V ? T(NAN) : std::log(sum) + (top - T(row[target])));
     }
     return losses;
   };
@@ -184,10 +240,29 @@ inline void cross_entropy_case(int64_t N, int64_t V, float spread = 4, bool barr
   in.value.data = static_cast<char*>(in.value.data) + 4 * skip, in.value.bytes -= 4 * skip;
   call(name, "crossEntropy", {in, ids, loss, double(N), double(V)});
   compare(name, loss, reference(0.0), reference(0.0f));
+
+  const auto gradient = [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<T> dx;
+    for (int64_t n = 0; n < N; ++n) {
+      const float* row = x.data() + skip + n * V;
+      const int32_t target = targets[size_t(n)];
+      T top = -kInf, sum = 0;
+      for (int64_t v = 0; v < V; ++v) top = std::fmax(top, T(row[v]));
+      for (int64_t v = 0; v < V; ++v) sum += std::exp(T(row[v]) - top);
+      const T up = target >= V ? T(NAN) : T(g[size_t(n)]);
+      for (int64_t v = 0; v < V; ++v)
+        dx.push_back(target == -1 ? T(0) : up * (std::exp(T(row[v]) - top) / sum - (v == target ? T(1) : T(0))));
+    }
+    return dx;
+  };
+  const Tensor tg(g), dlogits{size_t(N * V)};
+  call(name, "crossEntropyBackward", {in, ids, tg, dlogits, double(N), double(V)});
+  compare(name + " backward", dlogits, gradient(0.0), gradient(0.0f));
 }
 
 inline void decoder_cases() {
-  for (auto [N, C] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {9, 64}, {5, 1024}, {2, 1500}, {3, 1027}, {1, 4096}})
+  for (auto [N, C] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {9, 64}, {5, 1024}, {2, 1500}, {3, 1027}, {1, 4096}, {300, 20}})
     rms_norm_case(N, C);
   for (int64_t n : {1, 7, 30, 1024, 4100}) swiglu_case(n);
   for (bool neighbours : {false, true})

@@ -113,6 +113,27 @@ inline void norm_case(int64_t N, int64_t C, float offset = 0) {
   compare(name + " dbeta", dbeta, truth.dbeta, naive.dbeta);
 }
 
+// Ids are the last and the first, then any (or all of them `same`); rows that no token has are 0.
+inline void embed_backward_case(int64_t N, int64_t V, int64_t C, bool same = false) {
+  const std::string name = label("embedBackward", {N, V, C}) + (same ? " same" : "");
+  if (!wanted(name)) return;
+  Random random(unsigned(N * 7 + V * 3 + C));
+  const Floats g = random.normals(N * C);
+  std::vector<int32_t> ids;
+  for (int64_t n = 0; n < N; ++n)
+    ids.push_back(same ? int32_t(V / 2) : n == 0 ? int32_t(V - 1) : n == 1 ? 0 : random.below(int(V)));
+  const auto reference = [&](auto zero) {
+    std::vector<decltype(zero)> dw(size_t(V * C));
+    for (int64_t n = 0; n < N; ++n)
+      for (int64_t c = 0; c < C; ++c) dw[size_t(ids[size_t(n)] * C + c)] += g[size_t(n * C + c)];
+    return dw;
+  };
+  const Ints tids(ids);
+  const Tensor tg(g), dw(size_t(V * C));
+  call(name, "embedBackward", {tids, tg, dw, double(N), double(V), double(C)});
+  compare(name, dw, reference(0.0), reference(0.0f));
+}
+
 inline void train_cases() {
   for (int64_t n : {1, 5, 1000, 5000}) loss_case(n);
   for (int64_t n : {1, 6, 1024, 5003}) adamw_case(n, 0.5f, true);
@@ -131,4 +152,8 @@ inline void train_cases() {
                       {2, 4096}})
     norm_case(N, C);
   norm_case(4, 128, 100);
+  for (auto [N, V, C] :
+       {std::array<int64_t, 3>{1, 1, 1}, {0, 3, 5}, {5, 3, 7}, {33, 100, 33}, {300, 25, 20}, {700, 3, 257}, {70, 3000, 3}})
+    embed_backward_case(N, V, C);
+  embed_backward_case(600, 5, 40, true);
 }

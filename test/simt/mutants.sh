@@ -93,8 +93,19 @@ ranks do not move up|cuda/cache_step.h|cache_attend|cacheAttend 1 2 2 64|s/rank 
 one group gets the new entry|cuda/cache_step.h|cache_attend|cacheAttend 1 4 2 20|s/P == 1 \? G : p \+ 1/p + 1/
 dropped entry is put|ops/cache_attend.cu|cache_attend|cacheAttend 3 4 2 64 14|s/slot < 0 \|\| slot >= cache\.S/slot < 0/
 mean of squares without epsilon|ops/rms_norm.cu|rms_norm|rmsNorm|s/ \+ epsilon\)/)/
+gradient along the row stays|ops/rms_norm.cu|rms_norm|rmsNorm|s/ - in\.x\[j\] \* scale \* along//
+factor of another row|ops/rms_norm.cu|rms_norm|rmsNorm|s/factor\[n\]\)/factor[first])/
+gain without its barrier|ops/rms_norm.cu|rms_norm|rmsNorm|/room\[warp\]\[lane\] = gain/,/if \(warp == 0/ s/__syncthreads\(\);//
 gate that overflows|ops/swiglu.cu|swiglu|swiglu|s/gate\.x\[j\] \/ \(1 \+ expf\(-gate\.x\[j\]\)\)/gate.x[j] * expf(gate.x[j]) \/ (1 + expf(gate.x[j]))/
+gate's own slope is left out|ops/swiglu.cu|swiglu|swiglu|s/\(1 \+ gate\.x\[j\] \* shut\)/1/
+gate of the other sign|ops/swiglu.cu|swiglu|swiglu|s/gate\.x\[j\] < 0 \? small : large/small/
 angle in single precision|ops/rope.cu|rope|rope|s/const double turns = positions\[j \/ half\]/const float turns = positions[j \/ half]/
+tokens listed without a barrier|ops/embed_backward.cu|embed_backward|embedBackward|/if \(mine\) token/,/const float\* from/ s/__syncthreads\(\);//
+counts without their barrier|ops/embed_backward.cu|embed_backward|embedBackward|/if \(lane == 0\) counts/,/int place/ s/__syncthreads\(\);//
+tokens of other warps are not counted|ops/embed_backward.cu|embed_backward|embedBackward|s/if \(w < warp\) place \+= counts\[w\];//
+rows of another range|ops/embed_backward.cu|embed_backward|embedBackward|s/id >= first \&\& id < last/id >= first/
+tables are not added|ops/embed_backward.cu|embed_backward|embedBackward|s/if \(parts > 1\) launch_columns\(.*//
+turned on, not back|ops/rope.cu|rope|rope|s/neighbours, -1\)/neighbours, 1)/
 table of another head|ops/rope.cu|rope|rope|s/head \/ H \* half/head * half/
 received before the first query|ops/cache_received.cu|cache_received|cacheReceived|s/t < begin \|\| t >= heads\.T/t >= heads.T/
 received from a tile too late|ops/cache_received.cu|cache_received|cacheReceived 1 130|s/first - \(heads\.S - heads\.T\)\)/first + 64)/
@@ -109,6 +120,8 @@ powers of an older largest|ops/cross_entropy.cu|cross_entropy|crossEntropy 2|s/s
 sums of threads as they are|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/sum \* expf\(top - most\), room/sum, room/
 nothing but classes that cannot be|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/top = -FLT_MAX/top = -INFINITY/
 class behind the last|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/target < classes/target <= classes/
+rows that take no part|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/target != kIgnored/target != kIgnored - 1/
+class is not taken off|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/i \+ j == target \?/i + j == target + 1 ?/
 largest without its barrier|ops/cross_entropy.cu|cross_entropy|crossEntropy|/x, room\[warp\]/,/return x/ s/__syncthreads\(\);//
 row read past its last class|ops/cross_entropy.cu|cross_entropy|crossEntropy|s/if \(i < classes\)/if (i <= classes)/
 last fault|ops/first_fault.cu|first_fault|firstFault|s/atomicMin/atomicMax/
