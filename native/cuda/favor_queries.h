@@ -76,10 +76,9 @@ __global__ void __launch_bounds__(kFavorThreads, 1) query_gradient(Favor f, Give
           const float added = row_sum<Side::down>(squares[1], weight);
           const int64_t m = tile + threadIdx.x / 4;
           if (threadIdx.x % 4 == 0 && m < n.M) slots.z(slot)[m] = (keep == 0 ? 0 : keep * slots.z(slot)[m]) + added;
-          float next[4][kWidth];
-          Tile::take(slots, slots.S(slot), here(tile), keep, next);
-          Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{values, here(first), weight}, next);
-          Tile::put(slots, slots.S(slot), here(tile), next);
+          float added_S[4][kWidth] = {};
+          Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{values, here(first), weight}, added_S);
+          Tile::move_on(slots, slots.S(slot), here(tile), keep, added_S);
         }
       }
       features<kFour>(f, room, queries, here(first), here(tile), top_q, psi, slope);

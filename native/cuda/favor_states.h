@@ -57,12 +57,17 @@ __global__ void __launch_bounds__(kFavorThreads, 1) segment_sums(Favor f, Tokens
       put_rows(psi_square[0], psi);
       __syncthreads();
       z += row_sum<Side::down>(psi_square[0], factors[1]);
-      Tile::template add_lines<Side::down>(slab, psi_square[0], Weighted<kFour>{values, first, factors[0]}, S);
+      float of_chunk[4][kWidth] = {};
+      Tile::template add_lines<Side::down>(slab, psi_square[0], Weighted<kFour>{values, first, factors[0]}, of_chunk);
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) S[i][j] += of_chunk[i][j];
     }
   }
   const int64_t to = f.slot(b, g * f.n.group(), segment), m = tile + threadIdx.x / 4;
   if (threadIdx.x % 4 == 0 && m < f.n.M) slots.z(to)[m] = z;
-  Tile::put(slots, slots.S(to), tile, S);
+  Tile::move_on(slots, slots.S(to), tile, 0, S);
 }
 
 // States as operations have them, c apart: z [n, M], S [n, M, E]. z null: nothing.

@@ -125,23 +125,17 @@ struct FavorTile : Tile<kWidth, 4> {
     }
   }
 
-  // The thread's part of 64 features from `tile` on of a slot's S, times a factor; 0 · anything is 0 here. And back.
-  __device__ static void take(const Slots& slots, const float* S, int64_t tile, float factor, float (&out)[4][kWidth]) {
+  // The thread's part of 64 features from `tile` on of a slot's S: S ← keep · S + sums, where 0 times anything is 0. A chunk is
+  // summed first: added to S one by one, the small parts of a long stream would be rounded away.
+  __device__ static void move_on(const Slots& slots, float* S, int64_t tile, float keep, const float (&sums)[4][kWidth]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int64_t m = tile + Base::ty() * 4 + i;
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) {
-        const bool there = factor != 0 && m < slots.M && Base::column(j) < slots.E;
-        out[i][j] = there ? factor * S[m * slots.columns + Base::column(j)] : 0;
+        float* at = S + m * slots.columns + Base::column(j);
+        if (m < slots.M && Base::column(j) < slots.E) *at = (keep == 0 ? 0 : keep * *at) + sums[i][j];
       }
-    }
-  }
-  __device__ static void put(const Slots& slots, float* S, int64_t tile, const float (&from)[4][kWidth]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t m = tile + Base::ty() * 4 + i;
-      if (m < slots.M) Base::write(S + m * slots.columns, slots.E, from[i], 1);
     }
   }
 };

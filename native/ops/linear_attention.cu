@@ -104,10 +104,9 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
       const float added = row_sum<Side::across>(squares[1], weight);
       const int row = static_cast<int>(threadIdx.x) / 4;
       if (threadIdx.x % 4 == 0 && tile + row < n.M) slots.z(slot)[tile + row] = keep * z[row] + added;
-      float next[4][kWidth];
-      Tile::take(slots, slots.S(slot), here(tile), keep, next);
-      Tile::template add_lines<Side::across>(slab, squares[1], Weighted<kFour>{values, here(first), weight}, next);
-      Tile::put(slots, slots.S(slot), here(tile), next);
+      float added_S[4][kWidth] = {};
+      Tile::template add_lines<Side::across>(slab, squares[1], Weighted<kFour>{values, here(first), weight}, added_S);
+      Tile::move_on(slots, slots.S(slot), here(tile), keep, added_S);
     }
 
     __syncthreads();  // squares are still read

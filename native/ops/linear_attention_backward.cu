@@ -112,10 +112,9 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
         const float added = row_sum<Side::down>(squares[1], faded_r);
         const int64_t m = tile + threadIdx.x / 4;
         if (threadIdx.x % 4 == 0 && m < n.M) slots.z(here(slot))[m] = (keep == 0 ? 0 : keep * slots.z(here(slot))[m]) + added;
-        float next[4][kWidth];
-        Tile::take(slots, slots.S(here(slot)), here(tile), keep, next);
-        Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{ups(), here(first), fades}, next);
-        Tile::put(slots, slots.S(here(slot)), here(tile), next);
+        float added_S[4][kWidth] = {};
+        Tile::template add_lines<Side::down>(slab, squares[1], Weighted<kFour>{ups(), here(first), fades}, added_S);
+        Tile::move_on(slots, slots.S(here(slot)), here(tile), keep, added_S);
       }
       __syncthreads();  // the square is still read
       put_columns(squares[0], u);
