@@ -3,7 +3,7 @@
 // Features are worked out in tiles of 64 tokens by 64 features, wherever they are needed, and never written to memory. What is
 // written are three numbers a key and one a query, because a tile does not see all features of its tokens:
 //
-//   top      max a, of exponential features (one product more, for them alone)
+//   top      max of Ω x, not scaled, of exponential features (one product more, for them alone)
 //   scale    ℓ of a key; −∞ where there is none
 //   running  c after it, from the state that came in
 //
@@ -22,8 +22,11 @@ constexpr int kSquare = 64;                 // tokens of a chunk, and features o
 constexpr int64_t kMostFavorColumns = 128;  // D and E: sums of a chunk are kept in registers
 constexpr float kNothing = -__builtin_inff();
 
+// e^x for x ≤ 0; 0 where it would be less than a normal number, as on the CPU: a normaliser of those has no finite inverse.
+__device__ inline float exp_below(float x) { return x < -87.33654f ? 0.0f : expf(x); }
+
 // e^(from − to), where −∞ says that there is nothing.
-__device__ inline float fade(float from, float to) { return from == kNothing ? 0.0f : from == to ? 1.0f : expf(from - to); }
+__device__ inline float fade(float from, float to) { return from == kNothing ? 0.0f : from == to ? 1.0f : exp_below(from - to); }
 
 // What a sum keeps of itself where its frame moves on; a state that meets no token stays as it is, also if it is nothing.
 __device__ inline float kept(float state, float from, float to) {
@@ -132,10 +135,12 @@ __device__ inline float feature_of(Feature feature, float a, float* slope) {
   return a;
 }
 
-// ψ of feature m from a, and the slope ψ'. 0 beyond M.
-__device__ inline float psi_of(const FavorSizes& n, int64_t m, float a, float top, float* slope) {
+// ψ of feature m, and the slope ψ', from the product with the token as it is: scaled after the largest is taken off, exponents
+// are rounded relative to their own size. 0 beyond M.
+__device__ inline float psi_of(const FavorSizes& n, int64_t m, float product, float top, float* slope) {
   if (m >= n.M) return *slope = 0;
-  if (n.feature == Feature::exponential) return (*slope = expf(a - top)) + n.epsilon;
+  if (n.feature == Feature::exponential) return (*slope = exp_below((product - top) * n.factor)) + n.epsilon;
+  const float a = product * n.factor;
   if (n.feature == Feature::trigonometric) return wave_of(2 * m >= n.M, a, slope);
   return feature_of(n.feature, a, slope) + n.epsilon;
 }
@@ -154,7 +159,7 @@ __device__ void features(const Favor& f, float* room, const Lines<true, kFour>& 
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       float rise;
-      const float y = psi_of(f.n, tile + Tile::tx() * 4 + j, psi[0][j] * f.n.factor, top, &rise);
+      const float y = psi_of(f.n, tile + Tile::tx() * 4 + j, psi[0][j], top, &rise);
 #pragma unroll
       for (int i = 0; i < 3; ++i) psi[i][j] = psi[i + 1][j], slope[i][j] = slope[i + 1][j];
       psi[3][j] = y, slope[3][j] = rise;
@@ -181,7 +186,7 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
     for (int i = 0; i < 4; ++i)
 #pragma unroll
       for (int j = 0; j < 4; ++j)
-        if (tile + Tile::tx() * 4 + j < n.M) most[i] = fmaxf(most[i], a[i][j] * n.factor);
+        if (tile + Tile::tx() * 4 + j < n.M) most[i] = fmaxf(most[i], a[i][j]);
   }
   for (int64_t d = Tile::tx(); d < n.D; d += 16)
 #pragma unroll
@@ -197,7 +202,9 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
     if (t >= n.T || Tile::tx() != 0) continue;
     if (top) top[at] = largest;
     if (!scale) continue;
-    const float own = n.feature == Feature::exponential ? largest - half : n.feature == Feature::trigonometric ? half : 0;
+    const float own = n.feature == Feature::exponential     ? fmaf(largest, n.factor, -half)
+                      : n.feature == Feature::trigonometric ? half
+                                                            : 0;
     scale[at] = t < tokens.lines ? own : kNothing;
   }
 }

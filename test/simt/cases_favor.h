@@ -157,7 +157,7 @@ inline void favor_cases() {
   // more heads than it takes to fill the card
   favor_case(with({4, 150, 4, 2, 4, 3, 8, 0, true, true}, [](FavorCase& c) { c.every = 64; }));
   // every width
-  favor_case({1, 66, 1, 1, 64, 64, 64}), favor_case({1, 66, 2, 1, 36, 100, 20, 0, true, true}),
+  favor_case({2, 70, 2, 2, 64, 64, 64}), favor_case({1, 66, 2, 1, 36, 100, 20, 0, true, true}),
       favor_case({1, 10, 1, 1, 128, 128, 130});
   favor_case({1, 20, 1, 1, 70, 33, 20}), favor_case({1, 20, 1, 1, 20, 128, 512});
   // scores of ±80: weights that underflow
