@@ -45,6 +45,8 @@ __device__ void four_weights(const Square& weights, int c, float (&weight)[4][4]
   }
 }
 
+// Multiply-adds are written as such, as nvcc would contract them: the emulator rounds alike.
+
 // sum[i][j] += Σ_c weight of line c for row i · b[c][column j]
 template <Side kSide>
 __device__ void add_square(const Square& weights, const Square& b, float (&sum)[4][4]) {
@@ -58,7 +60,7 @@ __device__ void add_square(const Square& weights, const Square& b, float (&sum)[
 #pragma unroll
       for (int i = 0; i < 4; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) sum[i][j] += weight[k][i] * line.x[j];
+        for (int j = 0; j < 4; ++j) sum[i][j] = fmaf(weight[k][i], line.x[j], sum[i][j]);
     }
   }
 }
@@ -119,7 +121,8 @@ struct FavorTile : Tile<kWidth, 4> {
             for (int i = 0; i < 4; ++i)
 #pragma unroll
               for (int j = 0; j < kPack; ++j)
-                if (kSide != Side::triangle || from + c + k <= Base::ty() * 4 + i) out[i][p + j] += weight[k][i] * b.x[j];
+                if (kSide != Side::triangle || from + c + k <= Base::ty() * 4 + i)
+                  out[i][p + j] = fmaf(weight[k][i], b.x[j], out[i][p + j]);
           }
       }
     }

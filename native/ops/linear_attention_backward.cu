@@ -33,7 +33,6 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
   GPU_SHARED(float, r, [kSquare]);
   GPU_SHARED(float, fades, [kSquare]);  // e^(c_before − c_t)
   GPU_SHARED(float, faded_r, [kSquare]);
-  GPU_SHARED(float, along, [kSquare]);  // Σ u ψ(k)
   const FavorSizes& n = f.n;
   const int64_t segment = blockIdx.x % f.segments, g = blockIdx.x / f.segments % n.G;
   const int64_t b = blockIdx.x / f.segments / n.G % n.B, rank = blockIdx.x / f.segments / n.G / n.B, h = g * n.group() + rank;
@@ -61,7 +60,6 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
       weight[threadIdx.x] = t < end ? fade(f.scale[f.key(b, t, g)], frame) : 0;
       r[threadIdx.x] = within && t < end ? in.r[f.query(b, t, h)] : 0;
       fades[threadIdx.x] = faded, faded_r[threadIdx.x] = faded * r[threadIdx.x];
-      along[threadIdx.x] = 0;
     }
     __syncthreads();
     float score[4][4] = {}, both[4][4] = {};  // A and B
@@ -102,7 +100,13 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
 #pragma unroll
         for (int j = 0; j < 4; ++j) sum += u[i][j] * psi[i][j], u[i][j] *= slope[i][j];
         sum = row_of_threads_sum(sum);
-        if (Tile::tx() == 0) along[Tile::ty() * 4 + i] += sum;
+        // What ℓ brings goes first: it takes most of the rest away, which is then rounded while it is small.
+        const int64_t t = here(first) + Tile::ty() * 4 + i;
+        const float* x = in.k + f.key(b, t, g) * n.D;
+        const float own = sign * sum * n.factor;
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j)
+          if (sign != 0 && t < length && Tile::column(j) < n.D) key_out[i][j] += own * x[Tile::column(j)];
       }
       __syncthreads();  // the panels are still read
       put_columns(squares[0], psi);
@@ -138,14 +142,11 @@ __global__ void __launch_bounds__(kFavorThreads, 1)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int64_t t = first + Tile::ty() * 4 + i;
-      const float own = sign * along[Tile::ty() * 4 + i] * n.factor;
       if (t >= end) continue;
       const int64_t at = f.key(b, t, g);
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) {
-        const int column = Tile::column(j);
-        const bool with_scale = sign != 0 && column < n.D;
-        key_out[i][j] = t < length ? key_out[i][j] + (with_scale ? own * in.k[at * n.D + column] : 0) : 0;
+        key_out[i][j] = t < length ? key_out[i][j] : 0;
         value_out[i][j] = t < length ? value_out[i][j] : 0;
       }
       Tile::write(dk + (part + at) * n.D, n.D, key_out[i], n.factor);
