@@ -25,7 +25,7 @@ it('the benchmark runs on small sizes and writes figures for every line', { time
 		expect(files.map((file) => path.extname(file)).sort()).toEqual(['.html', '.json']);
 		const { machine, lines, curves } = JSON.parse(fs.readFileSync(path.join(out, files.find((file) => file.endsWith('.json'))!), 'utf8'));
 		for (const fact of ['cpu', 'instructions', 'date', 'commit', 'command', 'node']) expect(machine[fact], fact).toMatch(/\S/);
-		expect(new Set(lines.map(({ name }: { name: string }) => name)).size).toBe(9);
+		expect(new Set(lines.map(({ name }: { name: string }) => name)).size).toBe(12);
 		for (const line of lines) {
 			for (const [where, value] of numbersIn(line, line.name)) {
 				expect(Number.isFinite(value), `${where} is ${value}`).toBe(true);

@@ -54,7 +54,9 @@ function headOf(sizes: Case, inputs: Readonly<Record<string, Floats>>, b: number
 	};
 	const z = precision.of(z0 ? z0.subarray(bg * M, (bg + 1) * M) : new Float32Array(M));
 	const S = precision.of(S0 ? S0.subarray(bg * M * E, (bg + 1) * M * E) : new Float32Array(M * E));
-	const times = (of: Floats, factor: number) => of.forEach((x, i) => (of[i] = factor * x));
+	const times = (of: Floats, factor: number) => {
+		for (let i = 0; i < of.length; i++) of[i] = factor * of[i]!;
+	};
 	return {
 		omega,
 		keys,
@@ -121,7 +123,7 @@ export const subject: Subject = {
 		{ ...small, causal: 0 },
 		{ ...small, B: 2, T: 5, H: 2, lengths: 1 },
 		{ ...small, B: 2, T: 4, state: 1 },
-		...favorKinds.slice(1).map((name, i) => ({ ...small, T: 4, kind: i + 1, ...conditionOf(name) })),
+		...favorKinds.slice(1).map((name, i) => ({ ...small, B: 2, T: 4, kind: i + 1, ...conditionOf(name) })),
 		{ ...small, T: 4, kind: kindOf('trigonometric'), causal: 0, ...conditionOf('trigonometric') },
 		{ ...small, B: 2, T: 33, H: 4, G: 2, D: 5, E: 7, M: 20, epsilon: 1 },
 		{ ...small, B: 2, T: 40, H: 2, G: 1, D: 8, E: 33, M: 33, kind: kindOf('relu'), epsilon: 1000, state: 1, lengths: 1 },
