@@ -108,6 +108,7 @@ test.each([
 			else expect(memory().bytes).toBe(held);
 		}
 	}
+	for (const each of Object.values(state!)) each.dispose();
 	for (const seen of [10_000, tokens]) {
 		for (const name of ['z', 'S', 'o'] as const) {
 			// A chunk of 32 is added up by itself and joins the state with one rounding: a random walk of as many, four sigmas. Token by token,
