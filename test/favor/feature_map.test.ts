@@ -1,12 +1,12 @@
 /** FeatureMap: what it draws, that it draws it again, what it refuses, and what it holds. */
 import { describe, expect, test } from 'vitest';
-import { devices, memory, synchronize } from '../../lib/device.js';
+import { devices } from '../../lib/device.js';
 import { ArgumentError, DisposedError, ShapeError } from '../../lib/errors.js';
 import { type FavorOptions, favor, favorKinds } from '../../lib/ops/favor.js';
 import * as ops from '../../lib/ops/index.js';
 import { linearAttention } from '../../lib/ops/linear_attention.js';
 import { drawOmega, type Projection } from '../../lib/ops/omega.js';
-import { scope, type Tensor, tensor } from '../../lib/tensor.js';
+import { type Tensor, tensor } from '../../lib/tensor.js';
 import { generator, uniform } from '../harness.js';
 import { dot, meanOf } from './native.js';
 
