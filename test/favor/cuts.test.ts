@@ -150,7 +150,9 @@ describe.each(devices().map(({ name }) => name))('%s', (device) => {
 				parts.reduce((a, b) => ops.add(a, b)).backward();
 				for (const [name, expected] of Object.entries(answers[i]!.exact)) {
 					const found = await tensors[name]!.grad!.read();
-					expect(worst(found, expected), `d${name} of draw ${i}, cut at ${cuts}`).toBeLessThanOrEqual(most[name]!);
+					// What passes a cut is rounded there once more than where nothing is cut, which is what the naive method does.
+					const bound = most[name]! + (cuts.length - 2) * rounding * largest(expected);
+					expect(worst(found, expected), `d${name} of draw ${i}, cut at ${cuts}`).toBeLessThanOrEqual(bound);
 				}
 			}
 		}
