@@ -42,7 +42,7 @@ row does not wrap|ops/elementwise.cu|elementwise|elements|s/column >= width\) co
 slice reads from the wrong stride|ops/elementwise.cu|elementwise|copyBlock|s/x \+ row \* x_stride \+ i/x + row * y_stride + i/
 one draw too many at the end|ops/dropout.cu|dropout|dropout|s/if \(i \+ j < n\)/if (i + j <= n)/
 density of the gradient|ops/gelu.cu|gelu|gelu|s/0\.39894228/0.39994228/
-ties away from even|ops/convert.cu|convert|convert|s/0xfff \+ \(magnitude >> 13 \& 1\)/0x1000/
+ties away from even|ops/half.h|convert|convert|s/0xfff \+ \(magnitude >> 13 \& 1\)/0x1000/
 half a warp is added|cuda/sizes.h|sum|sum|s/int step = 16; step; step/int step = 8; step; step/
 columns without their barrier|cuda/columns.h|sum|sum|s/^  __syncthreads\(\);//
 parts overlap|cuda/columns.h|sum|sum 1 5000|s/end = min\(n, first \+ part\)/end = n/
