@@ -34,17 +34,37 @@ export interface Chart {
 
 /** Okabe and Ito's colours, which colour-blind readers tell apart. */
 const colours = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00'];
-const font = 'system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif';
+export const font = 'system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif';
 
-/** A line chart as the text of an SVG file. */
-export async function lineChart(chart: Chart): Promise<string> {
+/** A figure's title, and how titles and axes look. */
+export function frame(title: string, subtitle: string | undefined) {
+	return {
+		$schema: 'https://vega.github.io/schema/vega/v6.json',
+		padding: 12,
+		background: 'white',
+		title: { text: title, ...(subtitle && { subtitle }), anchor: 'start', offset: 14, subtitlePadding: 4 },
+	} as const;
+}
+
+export const looks = {
+	title: { font, fontSize: 17, fontWeight: 600, subtitleFont: font, subtitleFontSize: 13, subtitleColor: '#555' },
+	axis: { labelFont: font, titleFont: font, titleFontSize: 13, titleFontWeight: 500, domainColor: '#888', tickColor: '#888' },
+} as const;
+
+/** A specification as the text of an SVG file. */
+export async function draw(spec: Spec): Promise<string> {
 	const vega = await import('vega'); // loaded when needed: it is large, and an ES module
-	const view = new vega.View(vega.parse(specOf(chart)), { renderer: 'none', logLevel: vega.Error });
+	const view = new vega.View(vega.parse(spec), { renderer: 'none', logLevel: vega.Error });
 	try {
 		return await view.toSVG();
 	} finally {
 		view.finalize();
 	}
+}
+
+/** A line chart as the text of an SVG file. */
+export function lineChart(chart: Chart): Promise<string> {
+	return draw(specOf(chart));
 }
 
 function scaleOf(name: 'x' | 'y', { log = false, date = false, zero = name === 'y' && !log }: Axis) {
@@ -65,25 +85,12 @@ function specOf({ title, subtitle, x, y, lines, width = 720, height = 360 }: Cha
 	const names = lines.map(({ name }) => name);
 	const dashes = lines.map(({ dashed }) => (dashed ? [6, 4] : [1, 0]));
 	return {
-		$schema: 'https://vega.github.io/schema/vega/v6.json',
+		...frame(title, subtitle),
 		width,
 		height,
-		padding: 12,
-		background: 'white',
-		title: { text: title, ...(subtitle && { subtitle }), anchor: 'start', offset: 14, subtitlePadding: 4 },
 		config: {
-			title: { font, fontSize: 17, fontWeight: 600, subtitleFont: font, subtitleFontSize: 13, subtitleColor: '#555' },
-			axis: {
-				labelFont: font,
-				labelFontSize: 12,
-				titleFont: font,
-				titleFontSize: 13,
-				titleFontWeight: 500,
-				titlePadding: 10,
-				gridColor: '#e6e6e6',
-				domainColor: '#888',
-				tickColor: '#888',
-			},
+			title: looks.title,
+			axis: { ...looks.axis, labelFontSize: 12, titlePadding: 10, gridColor: '#e6e6e6' },
 			legend: { labelFont: font, labelFontSize: 13, symbolSize: 260, symbolStrokeWidth: 3, labelLimit: 480, columnPadding: 22 },
 		},
 		data: [{ name: 'points', values }],

@@ -1,4 +1,5 @@
 import type { Spec } from 'vega';
+import { draw, font, frame, looks } from '../plot.js';
 
 export interface HeatMap {
 	readonly title: string;
@@ -23,36 +24,17 @@ export interface HeatMaps {
 	readonly side?: number;
 }
 
-const font = 'system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif';
-
 /** Heat maps side by side, each with colours of its own, as the text of an SVG file. */
-export async function heatMaps(figure: HeatMaps): Promise<string> {
-	const vega = await import('vega'); // loaded when needed: it is large, and an ES module
-	const view = new vega.View(vega.parse(specOf(figure)), { renderer: 'none', logLevel: vega.Error });
-	try {
-		return await view.toSVG();
-	} finally {
-		view.finalize();
-	}
+export function heatMaps(figure: HeatMaps): Promise<string> {
+	return draw(specOf(figure));
 }
 
 function specOf({ title, subtitle, maps, side = 420 }: HeatMaps): Spec {
 	return {
-		$schema: 'https://vega.github.io/schema/vega/v6.json',
-		padding: 12,
-		background: 'white',
-		title: { text: title, ...(subtitle && { subtitle }), anchor: 'start', offset: 14, subtitlePadding: 4 },
+		...frame(title, subtitle),
 		config: {
-			title: { font, fontSize: 17, fontWeight: 600, subtitleFont: font, subtitleFontSize: 13, subtitleColor: '#555' },
-			axis: {
-				labelFont: font,
-				labelFontSize: 11,
-				titleFont: font,
-				titleFontSize: 13,
-				titleFontWeight: 500,
-				domainColor: '#888',
-				tickColor: '#888',
-			},
+			title: looks.title,
+			axis: { ...looks.axis, labelFontSize: 11 },
 			legend: { labelFont: font, titleFont: font, titleFontWeight: 500, gradientLength: side / 2, titleLimit: side },
 		},
 		layout: { columns: maps.length, padding: 30, align: 'all', bounds: 'full' },
